@@ -1,0 +1,490 @@
+//! Who is the peer? The authentication service of MLS (RFC 9420, section 5.3.1).
+//!
+//! MLS proves that the peer holds the secret half of a signature key. Whose key that is, an
+//! [`AuthenticationService`] decides, for each channel and for each change of a credential in it.
+//! There is no default (CH-08): [`PinnedKeys`] believes a list of keys, and anything else, from a
+//! directory to a certificate authority, is an implementation of the trait.
+
+pub(crate) mod danger;
+mod pinned;
+
+use std::{
+    fmt,
+    sync::{Arc, RwLock},
+    time::SystemTime,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+pub use pinned::PinnedKeys;
+
+use crate::{
+    error::AlertDescription,
+    identity::PublicKey,
+    name::{self, ServerName},
+};
+
+/// The part that a party plays on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums)] // a connection of two parties has these two
+pub enum Role {
+    /// Sends the ClientHello.
+    Initiator,
+    /// Answers it with the ServerHello.
+    Responder,
+}
+
+/// What a peer claims to be. Nobody has believed it yet.
+///
+/// The bytes come from the network and are not checked. Only that the peer holds the secret half
+/// of `signature_key` is certain when a service sees them.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct PresentedIdentity<'a> {
+    /// The identity in the basic credential (RFC 9420, section 5.3), in whatever encoding.
+    pub name: &'a [u8],
+    /// The public signature key of the leaf.
+    pub signature_key: &'a [u8],
+}
+
+/// Why a service is asked.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Purpose<'a> {
+    /// A channel is being set up (2P-03).
+    Handshake,
+    /// The peer changes its credential or its signature key inside a channel (2P-13).
+    Update {
+        /// Who the peer was until now.
+        previous: &'a PeerIdentity,
+    },
+    /// May the identity of a channel still be used?
+    Revisit {
+        /// Who the peer is.
+        current: &'a PeerIdentity,
+    },
+}
+
+/// A question to an [`AuthenticationService`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct AuthenticationRequest<'a> {
+    /// What the peer claims.
+    pub presented: PresentedIdentity<'a>,
+    /// The role of the party that claims it, not of the one that asks.
+    pub role: Role,
+    /// The name of the service that the initiator asked for. The initiator has it from its
+    /// application and demands it of the responder. The responder has it from the initiator, and
+    /// it says nothing about who the initiator is.
+    pub server_name: Option<&'a ServerName>,
+    /// Why the service is asked.
+    pub purpose: Purpose<'a>,
+    /// The time of the question, for what expires.
+    pub now: SystemTime,
+}
+
+/// Decides who a peer is, or that it is nobody to talk to.
+///
+/// The call is not async on purpose: it is made inside the handshake, on the task that drives the
+/// connection, and must not block for long. A service that has to ask others keeps what it needs
+/// at hand and renews it elsewhere.
+///
+/// An [`Arc`] of a service is a service, and so is an [`RwLock`] of one. With
+/// `Arc<RwLock<PinnedKeys>>`, keys can be added and removed while connections are accepted.
+///
+/// ```
+/// use mls_channel::{AuthenticationRequest, AuthenticationService, PeerIdentity, PinnedKeys, Role};
+/// use mls_channel::error::AuthenticationError;
+///
+/// /// Pinned keys of parties that only ever connect, and are never connected to.
+/// struct Clients(PinnedKeys);
+///
+/// impl AuthenticationService for Clients {
+///     fn authenticate(
+///         &self,
+///         request: &AuthenticationRequest<'_>,
+///     ) -> Result<PeerIdentity, AuthenticationError> {
+///         if request.role != Role::Initiator {
+///             return Err(AuthenticationError::WrongRole);
+///         }
+///         self.0.authenticate(request)
+///     }
+/// }
+/// ```
+pub trait AuthenticationService: Send + Sync {
+    /// Establishes who presented the identity in `request`.
+    ///
+    /// The answer must name the very key that was presented; the channel refuses any other.
+    ///
+    /// # Errors
+    ///
+    /// Why the peer is not believed. It ends the connection.
+    fn authenticate(
+        &self,
+        request: &AuthenticationRequest<'_>,
+    ) -> Result<PeerIdentity, AuthenticationError>;
+}
+
+/// Who a peer is, as an [`AuthenticationService`] established it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PeerIdentity {
+    name: String,
+    public_key: PublicKey,
+}
+
+/// The proof that the authentication service has believed a peer.
+///
+/// Only [`validate`] makes one, and nothing of a peer is applied to a group without it.
+#[derive(Debug)]
+pub(crate) struct Authenticated {
+    peer: PeerIdentity,
+}
+
+/// Why a peer is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthenticationError {
+    /// The service does not know the key.
+    #[error("the key is not known")]
+    UnknownKey,
+    /// The peer has another name than it should have.
+    #[error("the name is {presented:?} instead of {expected:?}")]
+    NameMismatch {
+        /// The name that belongs to the key, or that the initiator asked for.
+        expected: String,
+        /// The name that the peer presented.
+        presented: String,
+    },
+    /// The peer may not have the role that it has on this connection.
+    #[error("the peer may not have this role")]
+    WrongRole,
+    /// The credential was valid once, or will be.
+    #[error("the credential is not valid at this time")]
+    Expired,
+    /// The credential or the key was withdrawn.
+    #[error("the credential was revoked")]
+    Revoked,
+    /// The credential does not parse, or its name or key cannot be one.
+    #[error("the credential is malformed")]
+    MalformedCredential,
+    /// The key is not the one that this peer is known by.
+    #[error("the key of the peer has changed")]
+    KeyChanged,
+    /// The peer may not become what it wants to become inside a channel (2P-13).
+    #[error("the change of the credential is refused")]
+    CredentialChangeRefused,
+    /// A reason of the service's own. It is never sent to the peer.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks the service, and keeps it from vouching for another key than the presented one.
+pub(crate) fn validate(
+    service: &dyn AuthenticationService,
+    request: &AuthenticationRequest<'_>,
+) -> Result<Authenticated, AuthenticationError> {
+    let presented = request.presented.signature_key;
+    if let Purpose::Revisit { current } = request.purpose
+        && current.public_key().as_bytes() != presented
+    {
+        return Err(AuthenticationError::KeyChanged);
+    }
+    let peer = service.authenticate(request)?;
+    if peer.public_key().as_bytes() != presented {
+        let reason = "the authentication service answered with another key than the presented one";
+        return Err(AuthenticationError::Refused(reason.into()));
+    }
+    Ok(Authenticated { peer })
+}
+
+impl Role {
+    /// The role of the other party.
+    #[must_use]
+    pub fn peer(self) -> Self {
+        match self {
+            Self::Initiator => Self::Responder,
+            Self::Responder => Self::Initiator,
+        }
+    }
+}
+
+impl<'a> PresentedIdentity<'a> {
+    /// A claim, for the test of a service.
+    pub fn new(name: &'a [u8], signature_key: &'a [u8]) -> Self {
+        Self { name, signature_key }
+    }
+
+    /// The name as text, if it may be the name of an [`Identity`](crate::Identity).
+    ///
+    /// # Errors
+    ///
+    /// [`AuthenticationError::MalformedCredential`] if it may not.
+    pub fn to_name(&self) -> Result<&'a str, AuthenticationError> {
+        str::from_utf8(self.name)
+            .ok()
+            .filter(|name| name::is_identity_name(name))
+            .ok_or(AuthenticationError::MalformedCredential)
+    }
+
+    /// The key, if it has the form of one.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthenticationError::MalformedCredential`] if it does not.
+    pub fn to_public_key(&self) -> Result<PublicKey, AuthenticationError> {
+        PublicKey::from_bytes(self.signature_key)
+            .map_err(|_| AuthenticationError::MalformedCredential)
+    }
+}
+
+impl fmt::Debug for PresentedIdentity<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PresentedIdentity")
+            .field("name", &format_args!("\"{}\"", self.name.escape_ascii()))
+            .field("signature_key", &format_args!("{}", STANDARD.encode(self.signature_key)))
+            .finish()
+    }
+}
+
+impl<'a> AuthenticationRequest<'a> {
+    /// A question about a party in `role`, asked at `now`.
+    pub fn new(
+        presented: PresentedIdentity<'a>,
+        role: Role,
+        server_name: Option<&'a ServerName>,
+        purpose: Purpose<'a>,
+        now: SystemTime,
+    ) -> Self {
+        Self { presented, role, server_name, purpose, now }
+    }
+}
+
+impl<T: AuthenticationService + ?Sized> AuthenticationService for Arc<T> {
+    fn authenticate(
+        &self,
+        request: &AuthenticationRequest<'_>,
+    ) -> Result<PeerIdentity, AuthenticationError> {
+        (**self).authenticate(request)
+    }
+}
+
+impl<T: AuthenticationService + ?Sized> AuthenticationService for RwLock<T> {
+    fn authenticate(
+        &self,
+        request: &AuthenticationRequest<'_>,
+    ) -> Result<PeerIdentity, AuthenticationError> {
+        match self.read() {
+            Ok(service) => service.authenticate(request),
+            // Someone panicked in the middle of a change, which may have been a revocation.
+            Err(_) => Err(AuthenticationError::Refused("the service's lock is poisoned".into())),
+        }
+    }
+}
+
+impl PeerIdentity {
+    /// What a service has established: this key belongs to `name`.
+    ///
+    /// It proves nothing by itself; a channel accepts it only as the answer of its service.
+    pub fn new(name: impl Into<String>, public_key: PublicKey) -> Self {
+        Self { name: name.into(), public_key }
+    }
+
+    /// The name by which the service knows the peer.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The key with which the peer signs.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+}
+
+impl Authenticated {
+    /// The peer without the proof.
+    pub(crate) fn into_peer(self) -> PeerIdentity {
+        self.peer
+    }
+
+    /// Who the peer is.
+    #[cfg(test)]
+    pub(crate) fn peer(&self) -> &PeerIdentity {
+        &self.peer
+    }
+}
+
+impl AuthenticationError {
+    /// What the peer is told, in the terms of RFC 8446, section 6.2.
+    ///
+    /// The peer learns no more than the kind. That a key is unknown and that the service has its
+    /// own reasons look the same.
+    pub(crate) fn alert(&self) -> AlertDescription {
+        use AlertDescription as A;
+        match self {
+            Self::UnknownKey | Self::Refused(_) => A::AccessDenied,
+            Self::NameMismatch { .. } => A::UnrecognizedName,
+            Self::WrongRole | Self::CredentialChangeRefused | Self::MalformedCredential => {
+                A::BadCertificate
+            }
+            Self::Expired => A::CertificateExpired,
+            Self::Revoked => A::CertificateRevoked,
+            Self::KeyChanged => A::CertificateUnknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service that gives one answer to everything.
+    struct Always(Result<PeerIdentity, AuthenticationError>);
+
+    impl AuthenticationService for Always {
+        fn authenticate(
+            &self,
+            _request: &AuthenticationRequest<'_>,
+        ) -> Result<PeerIdentity, AuthenticationError> {
+            self.0.clone()
+        }
+    }
+
+    fn key(byte: u8) -> PublicKey {
+        PublicKey::from_bytes(&[byte; 32]).unwrap()
+    }
+
+    fn request<'a>(signature_key: &'a [u8], purpose: Purpose<'a>) -> AuthenticationRequest<'a> {
+        let presented = PresentedIdentity::new(b"alice", signature_key);
+        AuthenticationRequest::new(
+            presented,
+            Role::Initiator,
+            None,
+            purpose,
+            SystemTime::UNIX_EPOCH,
+        )
+    }
+
+    // 2P-03
+    #[test]
+    fn validate_holds_the_answer_of_the_service() {
+        let alice = PeerIdentity::new("Alice", key(1));
+        let service = Always(Ok(alice.clone()));
+        let proof = validate(&service, &request(&[1; 32], Purpose::Handshake)).unwrap();
+        assert_eq!(proof.peer(), &alice);
+        assert_eq!(proof.into_peer(), alice);
+    }
+
+    // 2P-03
+    #[test]
+    fn validate_passes_the_refusal_on() {
+        let service = Always(Err(AuthenticationError::Revoked));
+        let error = validate(&service, &request(&[1; 32], Purpose::Handshake)).unwrap_err();
+        assert_eq!(error, AuthenticationError::Revoked);
+    }
+
+    #[test]
+    fn service_cannot_vouch_for_another_key() {
+        let service = Always(Ok(PeerIdentity::new("alice", key(2))));
+        let previous = PeerIdentity::new("alice", key(2));
+        for purpose in [Purpose::Handshake, Purpose::Update { previous: &previous }] {
+            let error = validate(&service, &request(&[1; 32], purpose)).unwrap_err();
+            assert!(matches!(error, AuthenticationError::Refused(_)), "{error:?}");
+        }
+        // The right key with something after it is another key too.
+        let error = validate(&service, &request(&[2; 33], Purpose::Handshake)).unwrap_err();
+        assert!(matches!(error, AuthenticationError::Refused(_)), "{error:?}");
+    }
+
+    #[test]
+    fn revisit_demands_the_current_key() {
+        let service = Always(Ok(PeerIdentity::new("alice", key(2))));
+        let current = PeerIdentity::new("alice", key(1));
+        let purpose = Purpose::Revisit { current: &current };
+        let error = validate(&service, &request(&[2; 32], purpose)).unwrap_err();
+        assert_eq!(error, AuthenticationError::KeyChanged);
+
+        let service = Always(Ok(current.clone()));
+        assert!(validate(&service, &request(&[1; 32], purpose)).is_ok());
+    }
+
+    #[test]
+    fn shared_and_locked_services_are_services() {
+        let alice = PeerIdentity::new("alice", key(1));
+        let shared: Arc<dyn AuthenticationService> = Arc::new(Always(Ok(alice.clone())));
+        let request = request(&[1; 32], Purpose::Handshake);
+        assert_eq!(shared.authenticate(&request), Ok(alice.clone()));
+        assert_eq!(validate(&shared, &request).unwrap().peer(), &alice);
+
+        let locked = Arc::new(RwLock::new(Always(Ok(alice.clone()))));
+        assert_eq!(locked.authenticate(&request), Ok(alice));
+        locked.write().unwrap().0 = Err(AuthenticationError::Revoked);
+        assert_eq!(locked.authenticate(&request), Err(AuthenticationError::Revoked));
+    }
+
+    #[test]
+    fn poisoned_lock_believes_nobody() {
+        let locked = Arc::new(RwLock::new(Always(Ok(PeerIdentity::new("alice", key(1))))));
+        let writer = locked.clone();
+        let panicked = std::thread::spawn(move || {
+            let _guard = writer.write();
+            panic!("while changing the service");
+        });
+        assert!(panicked.join().is_err());
+        let answer = locked.authenticate(&request(&[1; 32], Purpose::Handshake));
+        assert!(matches!(answer, Err(AuthenticationError::Refused(_))), "{answer:?}");
+    }
+
+    #[test]
+    fn name_and_key_of_a_claim_are_checked() {
+        let claim = PresentedIdentity::new("ålice".as_bytes(), &[1; 32]);
+        assert_eq!(claim.to_name(), Ok("ålice"));
+        assert_eq!(claim.to_public_key(), Ok(key(1)));
+
+        let long = [b'a'; 256];
+        for name in [&b""[..], b"\xff", b"two words", b"line\nfeed", b"#comment", &long] {
+            let claim = PresentedIdentity::new(name, &[1; 32]);
+            assert_eq!(claim.to_name(), Err(AuthenticationError::MalformedCredential));
+        }
+        for length in [0, 31, 33] {
+            let bytes = vec![1; length];
+            let claim = PresentedIdentity::new(b"alice", &bytes);
+            assert_eq!(claim.to_public_key(), Err(AuthenticationError::MalformedCredential));
+        }
+    }
+
+    #[test]
+    fn debug_of_a_claim_is_printable() {
+        let claim = PresentedIdentity::new(b"a\n\"\x1b[1m\xff", &[0; 3]);
+        assert_eq!(
+            format!("{claim:?}"),
+            r#"PresentedIdentity { name: "a\n\"\x1b[1m\xff", signature_key: AAAA }"#
+        );
+    }
+
+    #[test]
+    fn roles_are_each_others_peers() {
+        assert_eq!(Role::Initiator.peer(), Role::Responder);
+        assert_eq!(Role::Responder.peer(), Role::Initiator);
+    }
+
+    // CH-10
+    #[test]
+    fn alert_tells_the_kind_of_the_refusal() {
+        use AlertDescription as A;
+        use AuthenticationError as E;
+        let mismatch = E::NameMismatch { expected: "alice".into(), presented: "bob".into() };
+        for (error, alert) in [
+            (E::UnknownKey, A::AccessDenied),
+            (mismatch, A::UnrecognizedName),
+            (E::WrongRole, A::BadCertificate),
+            (E::Expired, A::CertificateExpired),
+            (E::Revoked, A::CertificateRevoked),
+            (E::MalformedCredential, A::BadCertificate),
+            (E::KeyChanged, A::CertificateUnknown),
+            (E::CredentialChangeRefused, A::BadCertificate),
+            (E::Refused("payment is due".into()), A::AccessDenied),
+        ] {
+            assert_eq!(error.alert(), alert, "{error}");
+        }
+    }
+}

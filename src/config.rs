@@ -1,0 +1,383 @@
+//! Configuration: one type for both roles, with documented defaults.
+//!
+//! A [`Config`] says who this party is ([`Identity`]), whom it believes
+//! ([`AuthenticationService`]), and how the channel behaves. The first two have no default: without
+//! them there is no `build()` to call (CH-08).
+//!
+//! ```
+//! use std::sync::Arc;
+//! use mls_channel::{Config, Identity, PinnedKeys};
+//!
+//! # fn main() -> Result<(), mls_channel::Error> {
+//! let identity = Identity::generate("client")?;
+//! let server = Identity::generate("server.example")?;
+//! let config = Config::builder()
+//!     .identity(identity)
+//!     .authentication_service(PinnedKeys::parse(&server.public_line())?)
+//!     .build()?;
+//! let config = Arc::new(config);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A configuration without an authentication service does not compile:
+//!
+//! ```compile_fail
+//! # use mls_channel::{Config, Identity};
+//! let config = Config::builder().identity(Identity::generate("a").unwrap()).build();
+//! ```
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    auth::AuthenticationService,
+    crypto::{CipherSuite, CryptoProvider},
+    error::{ConfigError, Error},
+    identity::Identity,
+    wire::MIN_MESSAGE_SIZE,
+};
+
+/// How one party behaves on all of its connections, whichever role it has.
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) identity: Identity,
+    pub(crate) authentication_service: Arc<dyn AuthenticationService>,
+    pub(crate) crypto: CryptoProvider,
+    pub(crate) cipher_suites: Vec<CipherSuite>,
+    pub(crate) alpn: Vec<Vec<u8>>,
+    pub(crate) rekey: RekeyPolicy,
+    pub(crate) limits: Limits,
+}
+
+/// When a party renews its key material by itself (CH-06).
+///
+/// Whatever comes first starts an update: bytes or records in both directions together since this
+/// party's own last update, or time in which application data moved. Each party heals only through
+/// an update of its own, so both have a policy. Far above any of it lies the limit of the AEAD
+/// (RFC 8446, section 5.5), at which the connection fails rather than go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RekeyPolicy {
+    /// Application bytes between two own updates. Default: 1 GiB, at which updates cost less than
+    /// a thousandth of what encryption costs.
+    pub bytes: u64,
+    /// Records between two own updates. Default: 2^20, a twentieth of what AES-GCM allows.
+    pub records: u64,
+    /// Time between two own updates while application data moves; `None`: never for time alone.
+    /// Default: two minutes, as WireGuard has it.
+    pub interval: Option<Duration>,
+}
+
+/// Bounds on what a peer can make this party spend (CH-09).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Time from the first byte to the confirmed handshake. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// Longest message of the two-party profile that is accepted, in bytes. Default: 64 KiB, room
+    /// for two post-quantum commits. At least 4096.
+    pub max_message_size: u32,
+    /// How many updates the peer may send in a row without application data in either direction,
+    /// counting only those that follow the one before sooner than `update_interval`.
+    /// Default: 256.
+    pub max_updates_without_data: u32,
+    /// An update that comes later than this after the one before is never held against the peer.
+    /// Default: 1 s.
+    pub update_interval: Duration,
+    /// Application bytes that are read ahead while the application does not read, so that control
+    /// messages behind them are seen. Default: 1 MiB.
+    pub read_ahead: usize,
+    /// Sealed bytes that may wait for the socket before a write waits. Default: 256 KiB.
+    pub write_buffer: usize,
+}
+
+/// Makes a [`Config`]. The type parameters say what is still missing.
+#[derive(Clone)]
+pub struct ConfigBuilder<I, A> {
+    identity: I,
+    authentication_service: A,
+    crypto: CryptoProvider,
+    cipher_suites: Vec<CipherSuite>,
+    alpn: Vec<Vec<u8>>,
+    rekey: RekeyPolicy,
+    limits: Limits,
+}
+
+/// A [`ConfigBuilder`] lacks its identity.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct WantsIdentity;
+
+/// A [`ConfigBuilder`] lacks its authentication service.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct WantsAuthenticationService;
+
+impl Config {
+    /// Starts a configuration.
+    pub fn builder() -> ConfigBuilder<WantsIdentity, WantsAuthenticationService> {
+        ConfigBuilder {
+            identity: WantsIdentity,
+            authentication_service: WantsAuthenticationService,
+            crypto: CryptoProvider::default(),
+            cipher_suites: CipherSuite::ALL.to_vec(),
+            alpn: Vec::new(),
+            rekey: RekeyPolicy::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Who this party is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The cipher suites, in order of preference.
+    pub fn cipher_suites(&self) -> &[CipherSuite] {
+        &self.cipher_suites
+    }
+
+    /// When this party updates by itself.
+    pub fn rekey_policy(&self) -> RekeyPolicy {
+        self.rekey
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+}
+
+impl<A> ConfigBuilder<WantsIdentity, A> {
+    /// Who this party is: the key that signs for it and the name it presents.
+    pub fn identity(self, identity: Identity) -> ConfigBuilder<Identity, A> {
+        ConfigBuilder {
+            identity,
+            authentication_service: self.authentication_service,
+            crypto: self.crypto,
+            cipher_suites: self.cipher_suites,
+            alpn: self.alpn,
+            rekey: self.rekey,
+            limits: self.limits,
+        }
+    }
+}
+
+impl<I> ConfigBuilder<I, WantsAuthenticationService> {
+    /// Whom this party believes.
+    pub fn authentication_service(
+        self,
+        service: impl AuthenticationService + 'static,
+    ) -> ConfigBuilder<I, Arc<dyn AuthenticationService>> {
+        ConfigBuilder {
+            identity: self.identity,
+            authentication_service: Arc::new(service),
+            crypto: self.crypto,
+            cipher_suites: self.cipher_suites,
+            alpn: self.alpn,
+            rekey: self.rekey,
+            limits: self.limits,
+        }
+    }
+}
+
+impl<I, A> ConfigBuilder<I, A> {
+    /// The library that does the cryptography. Default: [`CryptoProvider::default`].
+    pub fn crypto_provider(mut self, crypto: CryptoProvider) -> Self {
+        self.crypto = crypto;
+        self
+    }
+
+    /// The cipher suites that may be used, best first. An initiator offers the first; a responder
+    /// allows all. Default: [`CipherSuite::ALL`].
+    pub fn cipher_suites(mut self, suites: impl Into<Vec<CipherSuite>>) -> Self {
+        self.cipher_suites = suites.into();
+        self
+    }
+
+    /// Application protocols, best first (RFC 7301 identifiers). The responder's order decides. A
+    /// party that names none accepts any. Default: none.
+    pub fn alpn_protocols<P: Into<Vec<u8>>>(
+        mut self,
+        protocols: impl IntoIterator<Item = P>,
+    ) -> Self {
+        self.alpn = protocols.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// When this party updates by itself. Default: [`RekeyPolicy::default`].
+    pub fn rekey_policy(mut self, policy: RekeyPolicy) -> Self {
+        self.rekey = policy;
+        self
+    }
+
+    /// The bounds. Default: [`Limits::default`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+}
+
+impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
+    /// Checks the values and makes the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] names the value that is out of range.
+    pub fn build(mut self) -> Result<Config, Error> {
+        if self.cipher_suites.is_empty() {
+            return Err(ConfigError::NoCipherSuite.into());
+        }
+        dedup(&mut self.cipher_suites);
+        dedup(&mut self.alpn);
+        if self.alpn.len() > 64 || self.alpn.iter().any(|p| p.is_empty() || p.len() > 255) {
+            return Err(ConfigError::Alpn.into());
+        }
+        self.rekey.check()?;
+        self.limits.check()?;
+        self.crypto.warm_up();
+        Ok(Config {
+            identity: self.identity,
+            authentication_service: self.authentication_service,
+            crypto: self.crypto,
+            cipher_suites: self.cipher_suites,
+            alpn: self.alpn,
+            rekey: self.rekey,
+            limits: self.limits,
+        })
+    }
+}
+
+impl RekeyPolicy {
+    /// Updates only when asked, and when the limit of the AEAD comes near.
+    pub fn manual() -> Self {
+        Self { bytes: u64::MAX, records: u64::MAX, interval: None }
+    }
+
+    /// Sets the bytes between two own updates. At least 1.
+    pub fn with_bytes(mut self, bytes: u64) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// Sets the records between two own updates. At least 1.
+    pub fn with_records(mut self, records: u64) -> Self {
+        self.records = records;
+        self
+    }
+
+    /// Sets the time between two own updates.
+    pub fn with_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.interval = interval.into();
+        self
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.bytes == 0 || self.records == 0 || self.interval.is_some_and(|i| i.is_zero()) {
+            return Err(ConfigError::OutOfRange("a rekey policy of zero would never send data"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for RekeyPolicy {
+    fn default() -> Self {
+        Self { bytes: 1 << 30, records: 1 << 20, interval: Some(Duration::from_secs(120)) }
+    }
+}
+
+impl Limits {
+    /// Sets the time for the handshake.
+    pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// Sets the longest message, in bytes.
+    pub fn with_max_message_size(mut self, bytes: u32) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+
+    /// Sets how many updates may come in a row without data.
+    pub fn with_max_updates_without_data(mut self, updates: u32) -> Self {
+        self.max_updates_without_data = updates;
+        self
+    }
+
+    /// Sets the interval after which an update counts as no flood.
+    pub fn with_update_interval(mut self, interval: Duration) -> Self {
+        self.update_interval = interval;
+        self
+    }
+
+    /// Sets how many application bytes are read ahead.
+    pub fn with_read_ahead(mut self, bytes: usize) -> Self {
+        self.read_ahead = bytes;
+        self
+    }
+
+    /// Sets how many sealed bytes may wait for the socket.
+    pub fn with_write_buffer(mut self, bytes: usize) -> Self {
+        self.write_buffer = bytes;
+        self
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.handshake_timeout.is_zero() {
+            return Err(ConfigError::OutOfRange("the handshake timeout is zero"));
+        }
+        if self.max_message_size < MIN_MESSAGE_SIZE || self.max_message_size >= 1 << 24 {
+            return Err(ConfigError::OutOfRange("max_message_size must be 4096 to 2^24 - 1"));
+        }
+        if self.write_buffer == 0 {
+            return Err(ConfigError::OutOfRange("the write buffer is zero"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            max_message_size: 64 * 1024,
+            max_updates_without_data: 256,
+            update_interval: Duration::from_secs(1),
+            read_ahead: 1024 * 1024,
+            write_buffer: 256 * 1024,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("identity", &self.identity)
+            .field("crypto", &self.crypto)
+            .field("cipher_suites", &self.cipher_suites)
+            .field("rekey", &self.rekey)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<I, A> fmt::Debug for ConfigBuilder<I, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigBuilder")
+            .field("cipher_suites", &self.cipher_suites)
+            .field("rekey", &self.rekey)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+fn dedup<T: PartialEq>(list: &mut Vec<T>) {
+    let mut kept = Vec::with_capacity(list.len());
+    for item in list.drain(..) {
+        if !kept.contains(&item) {
+            kept.push(item);
+        }
+    }
+    *list = kept;
+}

@@ -1,0 +1,428 @@
+//! The backend over AWS-LC: the primitives that OpenMLS needs. HPKE is in [`hpke`].
+
+mod hpke;
+
+use aws_lc_rs::{
+    aead, agreement, digest,
+    encoding::{AsBigEndian, EcPrivateKeyBin},
+    hkdf, hmac, rand,
+    signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
+};
+use openmls_traits::{
+    crypto::OpenMlsCrypto,
+    types::{
+        AeadType, Ciphersuite, CryptoError, ExporterSecret, HashType, HpkeCiphertext, HpkeConfig,
+        HpkeKeyPair, KemOutput, SignatureScheme,
+    },
+};
+use tls_codec::SecretVLBytes;
+use zeroize::Zeroizing;
+
+use crate::error::CryptoError as ChannelCryptoError;
+
+/// AWS-LC has no state that a provider would own.
+#[derive(Clone, Copy)]
+pub(super) struct AwsLc;
+
+impl AwsLc {
+    pub(super) fn fill_random(self, out: &mut [u8]) -> Result<(), ChannelCryptoError> {
+        rand::fill(out).map_err(|_| ChannelCryptoError::Random)
+    }
+}
+
+impl OpenMlsCrypto for AwsLc {
+    fn supports(&self, ciphersuite: Ciphersuite) -> Result<(), CryptoError> {
+        if self.supported_ciphersuites().contains(&ciphersuite) {
+            Ok(())
+        } else {
+            Err(CryptoError::UnsupportedCiphersuite)
+        }
+    }
+
+    fn supported_ciphersuites(&self) -> Vec<Ciphersuite> {
+        vec![
+            Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+            Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+            Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+        ]
+    }
+
+    fn hkdf_extract(
+        &self,
+        hash_type: HashType,
+        salt: &[u8],
+        ikm: &[u8],
+    ) -> Result<SecretVLBytes, CryptoError> {
+        Ok(hmac_parts(hash_type, salt, &[ikm]).into())
+    }
+
+    fn hmac(
+        &self,
+        hash_type: HashType,
+        key: &[u8],
+        message: &[u8],
+    ) -> Result<SecretVLBytes, CryptoError> {
+        Ok(hmac_parts(hash_type, key, &[message]).into())
+    }
+
+    fn hkdf_expand(
+        &self,
+        hash_type: HashType,
+        prk: &[u8],
+        info: &[u8],
+        okm_len: usize,
+    ) -> Result<SecretVLBytes, CryptoError> {
+        // The length first, so that an absurd one allocates nothing.
+        if okm_len > 255 * hash_type.size() {
+            return Err(CryptoError::HkdfOutputLengthInvalid);
+        }
+        let mut okm = Zeroizing::new(vec![0; okm_len]);
+        expand(hash_type, prk, &[info], &mut okm)?;
+        Ok(std::mem::take(&mut *okm).into())
+    }
+
+    fn hash(&self, hash_type: HashType, data: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        let algorithm = match hash_type {
+            HashType::Sha2_256 => &digest::SHA256,
+            HashType::Sha2_384 => &digest::SHA384,
+            HashType::Sha2_512 => &digest::SHA512,
+        };
+        Ok(digest::digest(algorithm, data).as_ref().to_vec())
+    }
+
+    fn aead_encrypt(
+        &self,
+        alg: AeadType,
+        key: &[u8],
+        data: &[u8],
+        nonce: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
+        seal(alg, key, nonce, aad, data)
+    }
+
+    fn aead_decrypt(
+        &self,
+        alg: AeadType,
+        key: &[u8],
+        ct_tag: &[u8],
+        nonce: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
+        open(alg, key, nonce, aad, ct_tag)
+    }
+
+    fn signature_key_gen(&self, alg: SignatureScheme) -> Result<(Vec<u8>, Vec<u8>), CryptoError> {
+        match alg {
+            SignatureScheme::ED25519 => {
+                let mut seed = Zeroizing::new([0; 32]);
+                rand::fill(&mut *seed).map_err(|_| CryptoError::InsufficientRandomness)?;
+                let key = ed25519_key(&*seed)?;
+                Ok((seed.to_vec(), key.public_key().as_ref().to_vec()))
+            }
+            SignatureScheme::ECDSA_SECP256R1_SHA256 => {
+                let key = agreement::PrivateKey::generate(&agreement::ECDH_P256)
+                    .map_err(|_| CryptoError::InsufficientRandomness)?;
+                let scalar: EcPrivateKeyBin<'_> =
+                    key.as_be_bytes().map_err(|_| CryptoError::CryptoLibraryError)?;
+                let public =
+                    key.compute_public_key().map_err(|_| CryptoError::CryptoLibraryError)?;
+                Ok((scalar.as_ref().to_vec(), public.as_ref().to_vec()))
+            }
+            _ => Err(CryptoError::UnsupportedSignatureScheme),
+        }
+    }
+
+    fn verify_signature(
+        &self,
+        alg: SignatureScheme,
+        data: &[u8],
+        pk: &[u8],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
+        // The lengths, because the library would also take an X.509 SubjectPublicKeyInfo and the
+        // other encodings of a point.
+        let verified = match alg {
+            SignatureScheme::ED25519 => {
+                let key: &[u8; 32] = pk.try_into().map_err(|_| CryptoError::InvalidPublicKey)?;
+                let commitment =
+                    signature.first_chunk::<32>().ok_or(CryptoError::InvalidSignature)?;
+                if is_small_order(key) || is_small_order(commitment) {
+                    return Err(CryptoError::InvalidSignature);
+                }
+                UnparsedPublicKey::new(&signature::ED25519, key).verify(data, signature)
+            }
+            SignatureScheme::ECDSA_SECP256R1_SHA256 => {
+                if pk.len() != 65 || pk.first() != Some(&4) {
+                    return Err(CryptoError::InvalidPublicKey);
+                }
+                UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, pk)
+                    .verify(data, signature)
+            }
+            _ => return Err(CryptoError::UnsupportedSignatureScheme),
+        };
+        verified.map_err(|_| CryptoError::InvalidSignature)
+    }
+
+    fn sign(&self, alg: SignatureScheme, data: &[u8], key: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        let signed = match alg {
+            SignatureScheme::ED25519 => ed25519_key(key)?.try_sign(data),
+            SignatureScheme::ECDSA_SECP256R1_SHA256 => {
+                p256_key(key)?.sign(&rand::SystemRandom::new(), data)
+            }
+            _ => return Err(CryptoError::UnsupportedSignatureScheme),
+        };
+        signed.map(|s| s.as_ref().to_vec()).map_err(|_| CryptoError::SigningError)
+    }
+
+    fn hpke_seal(
+        &self,
+        config: HpkeConfig,
+        pk_r: &[u8],
+        info: &[u8],
+        aad: &[u8],
+        ptxt: &[u8],
+    ) -> Result<HpkeCiphertext, CryptoError> {
+        hpke::seal(&config, pk_r, info, aad, ptxt)
+    }
+
+    fn hpke_open(
+        &self,
+        config: HpkeConfig,
+        input: &HpkeCiphertext,
+        sk_r: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
+        hpke::open(&config, input, sk_r, info, aad)
+    }
+
+    fn hpke_setup_sender_and_export(
+        &self,
+        config: HpkeConfig,
+        pk_r: &[u8],
+        info: &[u8],
+        exporter_context: &[u8],
+        exporter_length: usize,
+    ) -> Result<(KemOutput, ExporterSecret), CryptoError> {
+        hpke::export_as_sender(&config, pk_r, info, exporter_context, exporter_length)
+    }
+
+    fn hpke_setup_receiver_and_export(
+        &self,
+        config: HpkeConfig,
+        enc: &[u8],
+        sk_r: &[u8],
+        info: &[u8],
+        exporter_context: &[u8],
+        exporter_length: usize,
+    ) -> Result<ExporterSecret, CryptoError> {
+        hpke::export_as_receiver(&config, enc, sk_r, info, exporter_context, exporter_length)
+    }
+
+    fn derive_hpke_keypair(
+        &self,
+        config: HpkeConfig,
+        ikm: &[u8],
+    ) -> Result<HpkeKeyPair, CryptoError> {
+        hpke::derive_key_pair(&config, ikm)
+    }
+}
+
+/// HMAC over the concatenation of `parts`. HKDF-Extract is this with the salt as the key.
+//
+// The library returns the tag by value and does not erase it; only the copy that leaves here is
+// erased by its owner. The panics that it documents are for a failed allocation.
+fn hmac_parts(hash: HashType, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let algorithm = match hash {
+        HashType::Sha2_256 => hmac::HMAC_SHA256,
+        HashType::Sha2_384 => hmac::HMAC_SHA384,
+        HashType::Sha2_512 => hmac::HMAC_SHA512,
+    };
+    let mut context = hmac::Context::with_key(&hmac::Key::new(algorithm, key));
+    for part in parts {
+        context.update(part);
+    }
+    context.sign().as_ref().to_vec()
+}
+
+/// HKDF-Expand over the concatenation of `info`; fills `out`.
+fn expand(hash: HashType, prk: &[u8], info: &[&[u8]], out: &mut [u8]) -> Result<(), CryptoError> {
+    struct Length(usize);
+
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+
+    let algorithm = match hash {
+        HashType::Sha2_256 => hkdf::HKDF_SHA256,
+        HashType::Sha2_384 => hkdf::HKDF_SHA384,
+        HashType::Sha2_512 => hkdf::HKDF_SHA512,
+    };
+    // At least a hash (RFC 5869, section 2.3). Above 64 bytes the library would panic; no key of
+    // MLS or TLS is that long.
+    if prk.len() < hash.size() || prk.len() > 64 {
+        return Err(CryptoError::InvalidLength);
+    }
+    hkdf::Prk::new_less_safe(algorithm, prk)
+        .expand(info, Length(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .map_err(|_| CryptoError::HkdfOutputLengthInvalid)
+}
+
+fn aead_key(alg: AeadType, key: &[u8]) -> Result<aead::LessSafeKey, CryptoError> {
+    let algorithm = match alg {
+        AeadType::Aes128Gcm => &aead::AES_128_GCM,
+        AeadType::Aes256Gcm => &aead::AES_256_GCM,
+        AeadType::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+    };
+    let key = aead::UnboundKey::new(algorithm, key).map_err(|_| CryptoError::InvalidLength)?;
+    Ok(aead::LessSafeKey::new(key))
+}
+
+fn seal(
+    alg: AeadType,
+    key: &[u8],
+    nonce: &[u8],
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
+    let key = aead_key(alg, key)?;
+    let nonce =
+        aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| CryptoError::InvalidLength)?;
+    let mut out = Vec::with_capacity(plaintext.len() + alg.tag_size());
+    out.extend_from_slice(plaintext);
+    key.seal_in_place_append_tag(nonce, aead::Aad::from(aad), &mut out)
+        .map_err(|_| CryptoError::CryptoLibraryError)?;
+    Ok(out)
+}
+
+fn open(
+    alg: AeadType,
+    key: &[u8],
+    nonce: &[u8],
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
+    let key = aead_key(alg, key)?;
+    let nonce =
+        aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| CryptoError::InvalidLength)?;
+    let (ciphertext, tag) =
+        sealed.split_last_chunk::<16>().ok_or(CryptoError::AeadDecryptionError)?;
+    let mut out = vec![0; ciphertext.len()];
+    key.open_separate_gather(nonce, aead::Aad::from(aad), ciphertext, tag, &mut out)
+        .map_err(|_| CryptoError::AeadDecryptionError)?;
+    Ok(out)
+}
+
+fn ed25519_key(seed: &[u8]) -> Result<Ed25519KeyPair, CryptoError> {
+    if seed.len() != 32 {
+        return Err(CryptoError::InvalidLength);
+    }
+    Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| CryptoError::SigningError)
+}
+
+/// An ECDSA key from its scalar. The library wants the public key beside it.
+fn p256_key(scalar: &[u8]) -> Result<EcdsaKeyPair, CryptoError> {
+    if scalar.len() != 32 {
+        return Err(CryptoError::InvalidLength);
+    }
+    let public = agreement::PrivateKey::from_private_key(&agreement::ECDH_P256, scalar)
+        .map_err(|_| CryptoError::SigningError)?
+        .compute_public_key()
+        .map_err(|_| CryptoError::SigningError)?;
+    EcdsaKeyPair::from_private_key_and_public_key(
+        &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
+        scalar,
+        public.as_ref(),
+    )
+    .map_err(|_| CryptoError::SigningError)
+}
+
+/// Whether an encoded Ed25519 point has an order of at most 8.
+///
+/// A key of small order verifies signatures that nobody made. AWS-LC takes it, `verify_strict` of
+/// `ed25519-dalek` does not; with this both backends take the same signatures.
+fn is_small_order(point: &[u8; 32]) -> bool {
+    let mut y = *point;
+    y[31] &= 0x7f; // without the sign of x
+    SMALL_ORDER_Y.contains(&y)
+}
+
+/// The y-coordinates of the 8 points of small order, and the second encodings of 0 and 1.
+const SMALL_ORDER_Y: [[u8; 32]; 7] = [
+    [0; 32],
+    little_endian(1, 0, 0),
+    little_endian(0xec, 0xff, 0x7f), // p - 1
+    little_endian(0xed, 0xff, 0x7f), // p
+    little_endian(0xee, 0xff, 0x7f), // p + 1
+    // The four points of order 8.
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+];
+
+const fn little_endian(first: u8, middle: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [middle; 32];
+    bytes[0] = first;
+    bytes[31] = last;
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::VerifyingKey;
+
+    use super::*;
+
+    #[test]
+    fn the_points_of_small_order_are_those_of_the_other_backend() {
+        for y in SMALL_ORDER_Y {
+            for sign in [0x00, 0x80] {
+                let mut point = y;
+                point[31] |= sign;
+                assert!(is_small_order(&point));
+                assert!(VerifyingKey::from_bytes(&point).unwrap().is_weak(), "{point:02x?}");
+            }
+        }
+        assert!(!is_small_order(
+            ed25519_key(&[1; 32]).unwrap().public_key().as_ref().try_into().unwrap()
+        ));
+    }
+
+    #[test]
+    fn a_prk_that_the_library_would_panic_on_is_an_error() {
+        for len in [0, 31, 65, 200] {
+            let result = AwsLc.hkdf_expand(HashType::Sha2_256, &vec![1; len], b"info", 32);
+            assert_eq!(result.unwrap_err(), CryptoError::InvalidLength, "{len}");
+        }
+    }
+
+    #[test]
+    fn other_encodings_of_a_public_key_are_rejected() {
+        let key = ed25519_key(&[1; 32]).unwrap();
+        let signature = key.try_sign(b"message").unwrap();
+        let verify = |public: &[u8]| {
+            AwsLc.verify_signature(SignatureScheme::ED25519, b"message", public, signature.as_ref())
+        };
+        assert_eq!(verify(key.public_key().as_ref()), Ok(()));
+        // The SubjectPublicKeyInfo of RFC 8410, which the library itself would take.
+        let mut spki = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00".to_vec();
+        spki.extend_from_slice(key.public_key().as_ref());
+        assert!(
+            UnparsedPublicKey::new(&signature::ED25519, &spki)
+                .verify(b"message", signature.as_ref())
+                .is_ok()
+        );
+        assert_eq!(verify(&spki), Err(CryptoError::InvalidPublicKey));
+    }
+}

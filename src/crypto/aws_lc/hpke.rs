@@ -1,0 +1,315 @@
+//! HPKE, base mode (RFC 9180), over the primitives of AWS-LC.
+//!
+//! With DHKEM(X25519, HKDF-SHA256) and DHKEM(P-256, HKDF-SHA256), the KDFs of SHA-2 and the three
+//! AEADs. The names are those of the RFC.
+
+use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, agree};
+use openmls_traits::types::{
+    AeadType, CryptoError, ExporterSecret, HashType, HpkeAeadType, HpkeCiphertext, HpkeConfig,
+    HpkeKdfType, HpkeKemType, HpkeKeyPair, KemOutput,
+};
+use zeroize::Zeroizing;
+
+/// Nsecret of both KEMs, in bytes.
+const SHARED_SECRET_LEN: usize = 32;
+/// Nsk of both KEMs, in bytes.
+const PRIVATE_KEY_LEN: usize = 32;
+/// The hash of both KEMs, whatever the suite's KDF is.
+const KEM_HASH: HashType = HashType::Sha2_256;
+
+type SharedSecret = Zeroizing<[u8; SHARED_SECRET_LEN]>;
+
+pub(super) fn seal(
+    config: &HpkeConfig,
+    pk_r: &[u8],
+    info: &[u8],
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Result<HpkeCiphertext, CryptoError> {
+    let suite = Suite::new(config)?;
+    let (enc, shared_secret) = suite.kem.encap(pk_r)?;
+    let keys = suite.key_schedule(&shared_secret, info)?;
+    let ciphertext = super::seal(suite.aead, &keys.key, &keys.base_nonce, aad, plaintext)
+        .map_err(|_| CryptoError::HpkeEncryptionError)?;
+    Ok(HpkeCiphertext { kem_output: enc.into(), ciphertext: ciphertext.into() })
+}
+
+pub(super) fn open(
+    config: &HpkeConfig,
+    input: &HpkeCiphertext,
+    sk_r: &[u8],
+    info: &[u8],
+    aad: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
+    let suite = Suite::new(config)?;
+    let shared_secret = suite.kem.decap(input.kem_output.as_slice(), sk_r)?;
+    let keys = suite.key_schedule(&shared_secret, info)?;
+    super::open(suite.aead, &keys.key, &keys.base_nonce, aad, input.ciphertext.as_slice())
+        .map_err(|_| CryptoError::HpkeDecryptionError)
+}
+
+pub(super) fn export_as_sender(
+    config: &HpkeConfig,
+    pk_r: &[u8],
+    info: &[u8],
+    exporter_context: &[u8],
+    length: usize,
+) -> Result<(KemOutput, ExporterSecret), CryptoError> {
+    let suite = Suite::new(config)?;
+    let (enc, shared_secret) = suite.kem.encap(pk_r)?;
+    let keys = suite.key_schedule(&shared_secret, info)?;
+    Ok((enc, suite.export(&keys, exporter_context, length)?))
+}
+
+pub(super) fn export_as_receiver(
+    config: &HpkeConfig,
+    enc: &[u8],
+    sk_r: &[u8],
+    info: &[u8],
+    exporter_context: &[u8],
+    length: usize,
+) -> Result<ExporterSecret, CryptoError> {
+    let suite = Suite::new(config)?;
+    let shared_secret = suite.kem.decap(enc, sk_r)?;
+    let keys = suite.key_schedule(&shared_secret, info)?;
+    suite.export(&keys, exporter_context, length)
+}
+
+/// DeriveKeyPair (RFC 9180, section 7.1.3).
+pub(super) fn derive_key_pair(config: &HpkeConfig, ikm: &[u8]) -> Result<HpkeKeyPair, CryptoError> {
+    let kem = Kem::new(config.0)?;
+    let suite_id = kem.suite_id();
+    let dkp_prk = labeled_extract(KEM_HASH, &suite_id, b"", b"dkp_prk", ikm);
+    let mut sk = Zeroizing::new([0; PRIVATE_KEY_LEN]);
+    let key = match kem {
+        Kem::X25519 => {
+            labeled_expand(KEM_HASH, &suite_id, &dkp_prk, b"sk", b"", &mut *sk)?;
+            kem.private_key(&*sk)?
+        }
+        // Not every 32 bytes are a scalar of the curve: the first candidate that is one.
+        Kem::P256 => {
+            let mut counter = 0_u8;
+            loop {
+                let (label, context) = (b"candidate", [counter]);
+                labeled_expand(KEM_HASH, &suite_id, &dkp_prk, label, &context, &mut *sk)?;
+                if let Ok(key) = kem.private_key(&*sk) {
+                    break key;
+                }
+                counter = counter.checked_add(1).ok_or(CryptoError::CryptoLibraryError)?;
+            }
+        }
+    };
+    Ok(HpkeKeyPair { private: sk.as_slice().into(), public: kem.public_key(&key)? })
+}
+
+/// A KEM, a KDF and an AEAD, all supported.
+struct Suite {
+    kem: Kem,
+    kdf: HashType,
+    aead: AeadType,
+    id: [u8; 10],
+}
+
+/// The secrets of an HPKE context (RFC 9180, section 5.1).
+struct Keys {
+    key: Zeroizing<Vec<u8>>,
+    base_nonce: [u8; 12],
+    exporter_secret: Zeroizing<Vec<u8>>,
+}
+
+impl Suite {
+    fn new(HpkeConfig(kem, kdf, aead): &HpkeConfig) -> Result<Self, CryptoError> {
+        let mut id = *b"HPKE\0\0\0\0\0\0";
+        id[4..6].copy_from_slice(&(*kem as u16).to_be_bytes());
+        id[6..8].copy_from_slice(&(*kdf as u16).to_be_bytes());
+        id[8..].copy_from_slice(&(*aead as u16).to_be_bytes());
+        Ok(Self {
+            kem: Kem::new(*kem)?,
+            kdf: match kdf {
+                HpkeKdfType::HkdfSha256 => HashType::Sha2_256,
+                HpkeKdfType::HkdfSha384 => HashType::Sha2_384,
+                HpkeKdfType::HkdfSha512 => HashType::Sha2_512,
+            },
+            aead: match aead {
+                HpkeAeadType::AesGcm128 => AeadType::Aes128Gcm,
+                HpkeAeadType::AesGcm256 => AeadType::Aes256Gcm,
+                HpkeAeadType::ChaCha20Poly1305 => AeadType::ChaCha20Poly1305,
+                HpkeAeadType::Export => return Err(CryptoError::UnsupportedAeadAlgorithm),
+            },
+            id,
+        })
+    }
+
+    /// KeySchedule in base mode (RFC 9180, section 5.1): no pre-shared key.
+    fn key_schedule(&self, shared_secret: &SharedSecret, info: &[u8]) -> Result<Keys, CryptoError> {
+        const MODE_BASE: u8 = 0;
+        let extract = |salt: &[u8], label: &[u8], ikm: &[u8]| {
+            labeled_extract(self.kdf, &self.id, salt, label, ikm)
+        };
+        let mut context = vec![MODE_BASE];
+        context.extend_from_slice(&extract(b"", b"psk_id_hash", b""));
+        context.extend_from_slice(&extract(b"", b"info_hash", info));
+        let secret = extract(shared_secret.as_slice(), b"secret", b"");
+
+        let mut keys = Keys {
+            key: Zeroizing::new(vec![0; self.aead.key_size()]),
+            base_nonce: [0; 12],
+            exporter_secret: Zeroizing::new(vec![0; self.kdf.size()]),
+        };
+        let expand = |label: &[u8], out: &mut [u8]| {
+            labeled_expand(self.kdf, &self.id, &secret, label, &context, out)
+        };
+        expand(b"key", &mut keys.key)?;
+        expand(b"base_nonce", &mut keys.base_nonce)?;
+        expand(b"exp", &mut keys.exporter_secret)?;
+        Ok(keys)
+    }
+
+    /// Context.Export (RFC 9180, section 5.3).
+    fn export(
+        &self,
+        keys: &Keys,
+        exporter_context: &[u8],
+        length: usize,
+    ) -> Result<ExporterSecret, CryptoError> {
+        if length > 255 * self.kdf.size() {
+            return Err(CryptoError::ExporterError);
+        }
+        let mut out = Zeroizing::new(vec![0; length]);
+        labeled_expand(
+            self.kdf,
+            &self.id,
+            &keys.exporter_secret,
+            b"sec",
+            exporter_context,
+            &mut out,
+        )
+        .map_err(|_| CryptoError::ExporterError)?;
+        Ok(std::mem::take(&mut *out).into())
+    }
+}
+
+/// A DHKEM with HKDF-SHA256 (RFC 9180, section 4.1).
+#[derive(Clone, Copy)]
+enum Kem {
+    X25519,
+    P256,
+}
+
+impl Kem {
+    fn new(kem: HpkeKemType) -> Result<Self, CryptoError> {
+        match kem {
+            HpkeKemType::DhKem25519 => Ok(Self::X25519),
+            HpkeKemType::DhKemP256 => Ok(Self::P256),
+            _ => Err(CryptoError::UnsupportedCiphersuite),
+        }
+    }
+
+    fn encap(self, pk_r: &[u8]) -> Result<(Vec<u8>, SharedSecret), CryptoError> {
+        self.check_public_key(pk_r)?;
+        let ephemeral =
+            PrivateKey::generate(self.curve()).map_err(|_| CryptoError::InsufficientRandomness)?;
+        let enc = self.public_key(&ephemeral)?;
+        let shared_secret = self.agree(&ephemeral, pk_r, &enc, pk_r)?;
+        Ok((enc, shared_secret))
+    }
+
+    fn decap(self, enc: &[u8], sk_r: &[u8]) -> Result<SharedSecret, CryptoError> {
+        self.check_public_key(enc)?;
+        let key = self.private_key(sk_r)?;
+        let pk_r = self.public_key(&key)?;
+        self.agree(&key, enc, enc, &pk_r)
+    }
+
+    /// ExtractAndExpand of the Diffie-Hellman result.
+    //
+    // The library fails on an all-zero result of X25519 (X25519() in curve25519.c), which
+    // RFC 9180, section 7.1.4 demands, and on a point that is not on P-256. It erases its own
+    // copy of the result.
+    fn agree(
+        self,
+        key: &PrivateKey,
+        peer: &[u8],
+        enc: &[u8],
+        pk_r: &[u8],
+    ) -> Result<SharedSecret, CryptoError> {
+        let suite_id = self.suite_id();
+        let peer = UnparsedPublicKey::new(self.curve(), peer);
+        let eae_prk = agree(key, peer, CryptoError::InvalidPublicKey, |dh| {
+            Ok(labeled_extract(KEM_HASH, &suite_id, b"", b"eae_prk", dh))
+        })?;
+        let kem_context = [enc, pk_r].concat();
+        let mut shared_secret = SharedSecret::default();
+        labeled_expand(
+            KEM_HASH,
+            &suite_id,
+            &eae_prk,
+            b"shared_secret",
+            &kem_context,
+            &mut *shared_secret,
+        )?;
+        Ok(shared_secret)
+    }
+
+    fn private_key(self, bytes: &[u8]) -> Result<PrivateKey, CryptoError> {
+        if bytes.len() != PRIVATE_KEY_LEN {
+            return Err(CryptoError::InvalidLength);
+        }
+        PrivateKey::from_private_key(self.curve(), bytes)
+            .map_err(|_| CryptoError::CryptoLibraryError)
+    }
+
+    fn public_key(self, key: &PrivateKey) -> Result<Vec<u8>, CryptoError> {
+        let public = key.compute_public_key().map_err(|_| CryptoError::CryptoLibraryError)?;
+        Ok(public.as_ref().to_vec())
+    }
+
+    /// Only the encodings of RFC 9180, section 7.1.1; the library would take more.
+    fn check_public_key(self, bytes: &[u8]) -> Result<(), CryptoError> {
+        let valid = match self {
+            Self::X25519 => bytes.len() == 32,
+            Self::P256 => bytes.len() == 65 && bytes.first() == Some(&4),
+        };
+        if valid { Ok(()) } else { Err(CryptoError::InvalidPublicKey) }
+    }
+
+    fn curve(self) -> &'static agreement::Algorithm {
+        match self {
+            Self::X25519 => &agreement::X25519,
+            Self::P256 => &agreement::ECDH_P256,
+        }
+    }
+
+    fn suite_id(self) -> [u8; 5] {
+        match self {
+            Self::X25519 => *b"KEM\x00\x20",
+            Self::P256 => *b"KEM\x00\x10",
+        }
+    }
+}
+
+const VERSION: &[u8] = b"HPKE-v1";
+
+/// LabeledExtract (RFC 9180, section 4).
+fn labeled_extract(
+    hash: HashType,
+    suite_id: &[u8],
+    salt: &[u8],
+    label: &[u8],
+    ikm: &[u8],
+) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(super::hmac_parts(hash, salt, &[VERSION, suite_id, label, ikm]))
+}
+
+/// LabeledExpand (RFC 9180, section 4).
+fn labeled_expand(
+    hash: HashType,
+    suite_id: &[u8],
+    prk: &[u8],
+    label: &[u8],
+    info: &[u8],
+    out: &mut [u8],
+) -> Result<(), CryptoError> {
+    let length = u16::try_from(out.len()).map_err(|_| CryptoError::HkdfOutputLengthInvalid)?;
+    super::expand(hash, prk, &[&length.to_be_bytes(), VERSION, suite_id, label, info], out)
+}

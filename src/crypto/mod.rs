@@ -1,0 +1,365 @@
+//! Cryptography: cipher suites, providers, record keys and signature keys.
+//!
+//! This module is the only one that talks to a cryptographic library. A [`CryptoProvider`] is
+//! what OpenMLS computes with ([`OpenMlsCrypto`], [`OpenMlsRand`]) and what the record layer gets
+//! its keys from.
+
+mod aead;
+#[cfg(feature = "aws-lc")]
+mod aws_lc;
+mod rust_crypto;
+mod signing;
+mod suite;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use openmls_traits::{
+    crypto::OpenMlsCrypto,
+    random::OpenMlsRand,
+    types::{
+        self, AeadType, Ciphersuite, ExporterSecret, HashType, HpkeCiphertext, HpkeConfig,
+        HpkeKeyPair, KemOutput, SignatureScheme,
+    },
+};
+use tls_codec::SecretVLBytes;
+
+#[cfg(feature = "aws-lc")]
+use self::aws_lc::AwsLc;
+use self::rust_crypto::RustCryptoBackend;
+use crate::error::CryptoError;
+
+pub(crate) use self::{
+    aead::AeadKey,
+    signing::{Ed25519Key, MlsSigner},
+    suite::Aead,
+};
+pub use suite::CipherSuite;
+
+/// The cryptographic library behind a channel: the group's cryptography and the records.
+///
+/// Both providers implement the same suites and interoperate; the two ends of a channel need not
+/// agree on one. A clone is cheap and shares the state of its original.
+///
+/// - [`CryptoProvider::aws_lc`]: AWS-LC, through the crate `aws-lc-rs`. The default. It has
+///   assembly for the record ciphers and for the curves of x86-64 and aarch64. It builds C code.
+/// - [`CryptoProvider::rust_crypto`]: the crates of the RustCrypto project and `ed25519-dalek`.
+///   Pure Rust and slower: for targets without a C compiler, and for builds that may not have C
+///   in them (feature `aws-lc` off). It does not erase all of an AES-GCM key on drop.
+///
+/// A provider keeps no state of a connection. Its OpenMLS traits are implemented for the group
+/// layer of this crate; they follow OpenMLS and not this crate's versioning.
+#[derive(Clone)]
+pub struct CryptoProvider {
+    backend: Backend,
+}
+
+#[derive(Clone)]
+enum Backend {
+    #[cfg(feature = "aws-lc")]
+    AwsLc(AwsLc),
+    RustCrypto(RustCryptoBackend),
+}
+
+impl CryptoProvider {
+    /// The provider over AWS-LC.
+    ///
+    /// AWS-LC gathers entropy when its generator is used first in a process, which was seen to take
+    /// up to 37 ms. Make the configuration at start, and the first connection does not wait for it.
+    #[cfg(feature = "aws-lc")]
+    pub fn aws_lc() -> Self {
+        Self { backend: Backend::AwsLc(AwsLc) }
+    }
+
+    /// The provider over the RustCrypto crates.
+    ///
+    /// Its random generator is seeded from the operating system here, once, and shared by all
+    /// clones. A process that forks must make a new provider in the child.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system has no randomness.
+    pub fn rust_crypto() -> Self {
+        Self { backend: Backend::RustCrypto(RustCryptoBackend::default()) }
+    }
+
+    /// The name of the library: `aws-lc` or `RustCrypto`.
+    pub fn name(&self) -> &'static str {
+        match &self.backend {
+            #[cfg(feature = "aws-lc")]
+            Backend::AwsLc(_) => "aws-lc",
+            Backend::RustCrypto(_) => "RustCrypto",
+        }
+    }
+
+    /// A record key. `key` must have [`Aead::key_len`] bytes.
+    pub(crate) fn aead_key(&self, aead: Aead, key: &[u8]) -> Result<AeadKey, CryptoError> {
+        match &self.backend {
+            #[cfg(feature = "aws-lc")]
+            Backend::AwsLc(_) => AeadKey::aws_lc(aead, key),
+            Backend::RustCrypto(_) => AeadKey::rust_crypto(aead, key),
+        }
+    }
+
+    /// The hash of `data` with the suite's hash function.
+    pub(crate) fn hash(&self, suite: CipherSuite, data: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        self.library().hash(hash_type(suite), data).map_err(|_| CryptoError::Internal("hash"))
+    }
+
+    /// HKDF-Expand-Label (RFC 8446, section 7.1) with the suite's hash; fills `out`.
+    ///
+    /// `label` is given without the prefix `tls13 `.
+    pub(crate) fn expand_label(
+        &self,
+        suite: CipherSuite,
+        secret: &[u8],
+        label: &str,
+        context: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), CryptoError> {
+        const FAILED: CryptoError = CryptoError::Internal("HKDF-Expand-Label");
+        let info = hkdf_label(label, context, out.len()).ok_or(FAILED)?;
+        let okm = self
+            .library()
+            .hkdf_expand(hash_type(suite), secret, &info, out.len())
+            .map_err(|_| FAILED)?;
+        if okm.as_slice().len() != out.len() {
+            return Err(FAILED);
+        }
+        out.copy_from_slice(okm.as_slice());
+        Ok(())
+    }
+
+    /// Fills `out` from the library's random generator.
+    pub(crate) fn fill_random(&self, out: &mut [u8]) -> Result<(), CryptoError> {
+        match &self.backend {
+            #[cfg(feature = "aws-lc")]
+            Backend::AwsLc(backend) => backend.fill_random(out),
+            Backend::RustCrypto(backend) => backend.fill_random(out),
+        }
+    }
+
+    /// Takes the cost of the first random bytes now (see [`CryptoProvider::aws_lc`]).
+    ///
+    /// A generator that fails will fail again where the bytes are needed, and be reported there.
+    pub(crate) fn warm_up(&self) {
+        let _ = self.fill_random(&mut [0; 1]);
+    }
+
+    fn library(&self) -> &dyn OpenMlsCrypto {
+        match &self.backend {
+            #[cfg(feature = "aws-lc")]
+            Backend::AwsLc(backend) => backend,
+            Backend::RustCrypto(backend) => backend,
+        }
+    }
+}
+
+impl Default for CryptoProvider {
+    /// AWS-LC with the feature `aws-lc`, RustCrypto without.
+    fn default() -> Self {
+        #[cfg(feature = "aws-lc")]
+        return Self::aws_lc();
+        #[cfg(not(feature = "aws-lc"))]
+        return Self::rust_crypto();
+    }
+}
+
+impl fmt::Debug for CryptoProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CryptoProvider").field(&self.name()).finish()
+    }
+}
+
+impl OpenMlsRand for CryptoProvider {
+    type Error = CryptoError;
+
+    fn random_array<const N: usize>(&self) -> Result<[u8; N], CryptoError> {
+        let mut out = [0; N];
+        self.fill_random(&mut out)?;
+        Ok(out)
+    }
+
+    fn random_vec(&self, len: usize) -> Result<Vec<u8>, CryptoError> {
+        let mut out = vec![0; len];
+        self.fill_random(&mut out)?;
+        Ok(out)
+    }
+}
+
+impl OpenMlsCrypto for CryptoProvider {
+    fn supports(&self, ciphersuite: Ciphersuite) -> Result<(), types::CryptoError> {
+        self.library().supports(ciphersuite)
+    }
+
+    fn supported_ciphersuites(&self) -> Vec<Ciphersuite> {
+        self.library().supported_ciphersuites()
+    }
+
+    fn hkdf_extract(
+        &self,
+        hash_type: HashType,
+        salt: &[u8],
+        ikm: &[u8],
+    ) -> Result<SecretVLBytes, types::CryptoError> {
+        self.library().hkdf_extract(hash_type, salt, ikm)
+    }
+
+    fn hmac(
+        &self,
+        hash_type: HashType,
+        key: &[u8],
+        message: &[u8],
+    ) -> Result<SecretVLBytes, types::CryptoError> {
+        self.library().hmac(hash_type, key, message)
+    }
+
+    fn hkdf_expand(
+        &self,
+        hash_type: HashType,
+        prk: &[u8],
+        info: &[u8],
+        okm_len: usize,
+    ) -> Result<SecretVLBytes, types::CryptoError> {
+        self.library().hkdf_expand(hash_type, prk, info, okm_len)
+    }
+
+    fn hash(&self, hash_type: HashType, data: &[u8]) -> Result<Vec<u8>, types::CryptoError> {
+        self.library().hash(hash_type, data)
+    }
+
+    fn aead_encrypt(
+        &self,
+        alg: AeadType,
+        key: &[u8],
+        data: &[u8],
+        nonce: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, types::CryptoError> {
+        self.library().aead_encrypt(alg, key, data, nonce, aad)
+    }
+
+    fn aead_decrypt(
+        &self,
+        alg: AeadType,
+        key: &[u8],
+        ct_tag: &[u8],
+        nonce: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, types::CryptoError> {
+        self.library().aead_decrypt(alg, key, ct_tag, nonce, aad)
+    }
+
+    fn signature_key_gen(
+        &self,
+        alg: SignatureScheme,
+    ) -> Result<(Vec<u8>, Vec<u8>), types::CryptoError> {
+        self.library().signature_key_gen(alg)
+    }
+
+    fn verify_signature(
+        &self,
+        alg: SignatureScheme,
+        data: &[u8],
+        pk: &[u8],
+        signature: &[u8],
+    ) -> Result<(), types::CryptoError> {
+        self.library().verify_signature(alg, data, pk, signature)
+    }
+
+    fn sign(
+        &self,
+        alg: SignatureScheme,
+        data: &[u8],
+        key: &[u8],
+    ) -> Result<Vec<u8>, types::CryptoError> {
+        self.library().sign(alg, data, key)
+    }
+
+    fn hpke_seal(
+        &self,
+        config: HpkeConfig,
+        pk_r: &[u8],
+        info: &[u8],
+        aad: &[u8],
+        ptxt: &[u8],
+    ) -> Result<HpkeCiphertext, types::CryptoError> {
+        self.library().hpke_seal(config, pk_r, info, aad, ptxt)
+    }
+
+    fn hpke_open(
+        &self,
+        config: HpkeConfig,
+        input: &HpkeCiphertext,
+        sk_r: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, types::CryptoError> {
+        self.library().hpke_open(config, input, sk_r, info, aad)
+    }
+
+    fn hpke_setup_sender_and_export(
+        &self,
+        config: HpkeConfig,
+        pk_r: &[u8],
+        info: &[u8],
+        exporter_context: &[u8],
+        exporter_length: usize,
+    ) -> Result<(KemOutput, ExporterSecret), types::CryptoError> {
+        self.library().hpke_setup_sender_and_export(
+            config,
+            pk_r,
+            info,
+            exporter_context,
+            exporter_length,
+        )
+    }
+
+    fn hpke_setup_receiver_and_export(
+        &self,
+        config: HpkeConfig,
+        enc: &[u8],
+        sk_r: &[u8],
+        info: &[u8],
+        exporter_context: &[u8],
+        exporter_length: usize,
+    ) -> Result<ExporterSecret, types::CryptoError> {
+        self.library().hpke_setup_receiver_and_export(
+            config,
+            enc,
+            sk_r,
+            info,
+            exporter_context,
+            exporter_length,
+        )
+    }
+
+    fn derive_hpke_keypair(
+        &self,
+        config: HpkeConfig,
+        ikm: &[u8],
+    ) -> Result<HpkeKeyPair, types::CryptoError> {
+        self.library().derive_hpke_keypair(config, ikm)
+    }
+}
+
+fn hash_type(suite: CipherSuite) -> HashType {
+    match suite {
+        CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
+        | CipherSuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => HashType::Sha2_256,
+    }
+}
+
+/// The structure HkdfLabel (RFC 8446, section 7.1), or `None` if a part is too long for it.
+fn hkdf_label(label: &str, context: &[u8], length: usize) -> Option<Vec<u8>> {
+    const PREFIX: &[u8] = b"tls13 ";
+    let mut out = Vec::with_capacity(4 + PREFIX.len() + label.len() + context.len());
+    out.extend_from_slice(&u16::try_from(length).ok()?.to_be_bytes());
+    out.push(u8::try_from(PREFIX.len() + label.len()).ok()?);
+    out.extend_from_slice(PREFIX);
+    out.extend_from_slice(label.as_bytes());
+    out.push(u8::try_from(context.len()).ok()?);
+    out.extend_from_slice(context);
+    Some(out)
+}

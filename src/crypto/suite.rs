@@ -1,0 +1,102 @@
+//! The MLS cipher suites that a channel can use.
+
+use std::fmt;
+
+/// An MLS cipher suite (RFC 9420, section 17.1).
+///
+/// The suite decides everything of a channel: the KEM that heals it, the signature scheme of the
+/// identities, and the hash and the AEAD of the records.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(non_camel_case_types)] // the registered names
+pub enum CipherSuite {
+    /// 0x0001: X25519, AES-128-GCM, SHA-256, Ed25519. The suite every MLS implementation has.
+    MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+    /// 0x0003: X25519, ChaCha20-Poly1305, SHA-256, Ed25519. For machines without AES hardware.
+    MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+}
+
+/// The AEAD of a suite's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aead {
+    Aes128Gcm,
+    ChaCha20Poly1305,
+}
+
+impl CipherSuite {
+    /// Every suite of this build, in the default order of preference.
+    pub const ALL: &'static [Self] = &[
+        Self::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+        Self::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+    ];
+
+    /// The number under which the suite is registered with IANA.
+    pub fn id(self) -> u16 {
+        match self {
+            Self::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 => 0x0001,
+            Self::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => 0x0003,
+        }
+    }
+
+    /// The suite registered under `id`, if this build has it.
+    pub fn from_id(id: u16) -> Option<Self> {
+        Self::ALL.iter().copied().find(|suite| suite.id() == id)
+    }
+
+    /// The registered name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 => {
+                "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"
+            }
+            Self::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => {
+                "MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519"
+            }
+        }
+    }
+
+    pub(crate) fn aead(self) -> Aead {
+        match self {
+            Self::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 => Aead::Aes128Gcm,
+            Self::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => Aead::ChaCha20Poly1305,
+        }
+    }
+
+    /// Length in bytes of the suite's hash, of its exported secrets and traffic secrets.
+    pub(crate) fn hash_len(self) -> usize {
+        32
+    }
+}
+
+impl fmt::Debug for CipherSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for CipherSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Aead {
+    /// Length of a key in bytes.
+    pub(crate) fn key_len(self) -> usize {
+        match self {
+            Self::Aes128Gcm => 16,
+            Self::ChaCha20Poly1305 => 32,
+        }
+    }
+
+    /// How many records one key may protect.
+    ///
+    /// For AES-GCM RFC 8446, section 5.5: 2^24.5 records of full size keep the advantage of an
+    /// attacker below 2^-57. ChaCha20-Poly1305 is bounded by the sequence number alone.
+    pub(crate) fn record_limit(self) -> u64 {
+        match self {
+            Self::Aes128Gcm => 23_726_566,
+            Self::ChaCha20Poly1305 => u64::MAX - 1,
+        }
+    }
+}

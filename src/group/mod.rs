@@ -1,0 +1,215 @@
+//! The two-member MLS group of a channel. The only module that names OpenMLS.
+//!
+//! [`Offer`] is the initiator before the Welcome, [`Hello`] the responder before its answer; both
+//! become a [`Group`]. Nothing a peer claims about itself is applied without an
+//! [`Authenticated`](crate::auth::Authenticated), which only the authentication service can
+//! produce: the steps that need one take it as an argument.
+
+mod hello;
+mod storage;
+mod update;
+mod welcome;
+
+pub(crate) use hello::{Hello, Offer};
+pub(crate) use update::StagedUpdate;
+
+use openmls::prelude::{
+    BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
+    Extension, ExtensionType, LeafNode, LeafNodeIndex, MlsGroup, OpenMlsProvider,
+    PURE_CIPHERTEXT_WIRE_FORMAT_POLICY, UnknownExtension, WireFormatPolicy,
+};
+use zeroize::Zeroizing;
+
+use self::storage::Storage;
+use crate::{
+    auth::{PresentedIdentity, Role},
+    crypto::{CipherSuite, CryptoProvider, MlsSigner},
+    error::{CryptoError, Error, PeerMisbehaved},
+    identity::Identity,
+    record::TrafficSecret,
+    wire::TRANSPORT_PARAMETERS,
+};
+
+/// Handshake messages of the group are always encrypted: a commit sent inside the channel may have
+/// to be repeated in the clear when a session is resumed.
+const WIRE_FORMAT: WireFormatPolicy = PURE_CIPHERTEXT_WIRE_FORMAT_POLICY;
+
+/// The creator of a group is the responder, at leaf 0.
+const RESPONDER_LEAF: u32 = 0;
+const INITIATOR_LEAF: u32 = 1;
+
+/// A group of two with this party in it.
+pub(crate) struct Group {
+    mls: MlsGroup,
+    provider: Provider,
+    suite: CipherSuite,
+    identity: Identity,
+    role: Role,
+}
+
+/// The traffic secrets of one epoch (TL-01).
+pub(crate) struct EpochSecrets {
+    pub(crate) epoch: u64,
+    pub(crate) client: TrafficSecret,
+    pub(crate) server: TrafficSecret,
+}
+
+/// A claimed identity, copied out of a leaf.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    name: Vec<u8>,
+    signature_key: Vec<u8>,
+}
+
+/// What OpenMLS needs to work on one group.
+struct Provider {
+    crypto: CryptoProvider,
+    storage: Storage,
+}
+
+impl Group {
+    /// The current epoch.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.mls.epoch().as_u64()
+    }
+
+    pub(crate) fn suite(&self) -> CipherSuite {
+        self.suite
+    }
+
+    pub(crate) fn crypto(&self) -> &CryptoProvider {
+        &self.provider.crypto
+    }
+
+    /// Exports from the current epoch (RFC 9420, section 8.5).
+    pub(crate) fn export(
+        &self,
+        label: &str,
+        context: &[u8],
+        length: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.mls
+            .export_secret(&self.provider.crypto, label, context, length)
+            .map(Zeroizing::new)
+            .map_err(|_| CryptoError::Internal("the exporter").into())
+    }
+
+    /// The traffic secrets of the current epoch.
+    pub(crate) fn traffic_secrets(&self) -> Result<EpochSecrets, Error> {
+        let secret = |label| self.export(label, &[], self.suite.hash_len());
+        Ok(EpochSecrets {
+            epoch: self.epoch(),
+            client: TrafficSecret::new(secret("MLS-TLS c ap traffic")?),
+            server: TrafficSecret::new(secret("MLS-TLS s ap traffic")?),
+        })
+    }
+
+    fn peer_leaf(&self) -> Result<&LeafNode, Error> {
+        let index = match self.role {
+            Role::Initiator => RESPONDER_LEAF,
+            Role::Responder => INITIATOR_LEAF,
+        };
+        self.mls
+            .public_group()
+            .leaf(LeafNodeIndex::new(index))
+            .ok_or_else(|| CryptoError::Internal("the ratchet tree").into())
+    }
+
+    /// Everything that is stored about the group, as one blob.
+    #[cfg(test)]
+    pub(crate) fn snapshot(&self) -> Zeroizing<Vec<u8>> {
+        self.provider.storage.snapshot().unwrap()
+    }
+
+    /// What a thief of [`Group::snapshot`] and of the signature key can make of it.
+    #[cfg(test)]
+    pub(crate) fn steal(&self) -> Self {
+        let storage = Storage::restore(&self.snapshot()).unwrap();
+        let mls = MlsGroup::load(&storage, self.mls.group_id()).unwrap().unwrap();
+        Self {
+            mls,
+            provider: Provider { crypto: self.provider.crypto.clone(), storage },
+            suite: self.suite,
+            identity: self.identity.clone(),
+            role: self.role,
+        }
+    }
+}
+
+impl Claim {
+    fn of_leaf(leaf: &LeafNode) -> Result<Self, Error> {
+        Self::new(leaf.credential(), leaf.signature_key().as_slice())
+    }
+
+    fn new(credential: &Credential, signature_key: &[u8]) -> Result<Self, Error> {
+        let credential = BasicCredential::try_from(credential.clone())
+            .map_err(|_| crate::auth::AuthenticationError::MalformedCredential)?;
+        Ok(Self { name: credential.identity().to_vec(), signature_key: signature_key.to_vec() })
+    }
+
+    pub(crate) fn presented(&self) -> PresentedIdentity<'_> {
+        PresentedIdentity { name: &self.name, signature_key: &self.signature_key }
+    }
+
+    /// The same identity at both ends means a reflected message or a misconfiguration; MLS forbids
+    /// one signature key at two leaves.
+    fn differs_from(&self, identity: &Identity) -> Result<(), Error> {
+        if self.signature_key == identity.public_key().as_bytes() {
+            return Err(PeerMisbehaved::OwnKey.into());
+        }
+        Ok(())
+    }
+}
+
+impl OpenMlsProvider for Provider {
+    type CryptoProvider = CryptoProvider;
+    type RandProvider = CryptoProvider;
+    type StorageProvider = Storage;
+
+    fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    fn crypto(&self) -> &CryptoProvider {
+        &self.crypto
+    }
+
+    fn rand(&self) -> &CryptoProvider {
+        &self.crypto
+    }
+}
+
+fn ciphersuite(suite: CipherSuite) -> Ciphersuite {
+    match suite {
+        CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 => {
+            Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
+        }
+        CipherSuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => {
+            Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519
+        }
+    }
+}
+
+fn credential(identity: &Identity) -> CredentialWithKey {
+    CredentialWithKey {
+        credential: BasicCredential::new(identity.name().as_bytes().to_vec()).into(),
+        signature_key: identity.public_key().as_bytes().to_vec().into(),
+    }
+}
+
+fn signer<'a>(identity: &'a Identity, crypto: &'a CryptoProvider) -> MlsSigner<'a> {
+    MlsSigner { key: identity.key(), provider: crypto }
+}
+
+/// What every leaf of this protocol can do.
+fn capabilities(suite: CipherSuite) -> Capabilities {
+    Capabilities::builder()
+        .ciphersuites(vec![ciphersuite(suite)])
+        .extensions(vec![ExtensionType::Unknown(TRANSPORT_PARAMETERS)])
+        .credentials(vec![CredentialType::Basic])
+        .build()
+}
+
+fn parameters_extension(encoded: Vec<u8>) -> Extension {
+    Extension::Unknown(TRANSPORT_PARAMETERS, UnknownExtension(encoded))
+}

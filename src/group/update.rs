@@ -1,0 +1,140 @@
+//! Self-updates: this party's, pending until the peer answers, and the peer's.
+
+use openmls::prelude::{
+    MlsMessageBodyIn, MlsMessageIn, ProcessMessageError, ProcessedMessageContent, ProtocolMessage,
+    Sender, StagedCommit, ValidationError, tls_codec::DeserializeBytes as _,
+};
+
+use super::{Claim, Group, signer};
+use crate::{
+    auth::Authenticated,
+    error::{CryptoError, Error, InvalidMessage, PeerMisbehaved},
+    wire::TRANSPORT_PARAMETERS,
+};
+
+/// The peer's update, verified, but not yet applied.
+///
+/// One that keeps the peer's credential can be applied at once; one that changes it needs the
+/// authentication service first (2P-13).
+pub(crate) enum StagedUpdate {
+    SameCredential(Verified),
+    NewCredential(Unverified),
+}
+
+/// An update that may be applied.
+pub(crate) struct Verified(Box<StagedCommit>);
+
+/// An update that claims a new credential.
+pub(crate) struct Unverified {
+    commit: Box<StagedCommit>,
+    claim: Claim,
+}
+
+impl Unverified {
+    /// Who the peer says it is from now on.
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    /// The authentication service has accepted the claim.
+    pub(crate) fn authenticated(self, _peer: &Authenticated) -> Verified {
+        Verified(self.commit)
+    }
+}
+
+impl Group {
+    /// Stages an update of this party's own keys and gives the MLSMessage for a ConnectionUpdate.
+    /// The group stays in its epoch.
+    pub(crate) fn start_update(&mut self) -> Result<Vec<u8>, Error> {
+        let Self { mls, provider, identity, .. } = self;
+        mls.commit_builder()
+            .force_self_update(true)
+            .load_psks(&provider.storage)
+            .map_err(|_| INTERNAL)?
+            // Nobody reads a GroupInfo; building one costs more than the rest of the commit.
+            .create_group_info(false)
+            .build(&provider.crypto, &provider.crypto, &signer(identity, &provider.crypto), |_| {
+                true
+            })
+            .map_err(|_| INTERNAL)?
+            .stage_commit(provider)
+            .map_err(|_| INTERNAL)?
+            .into_commit()
+            .to_bytes()
+            .map_err(|_| INTERNAL)
+    }
+
+    /// The epoch to which the pending update leads.
+    pub(crate) fn pending_epoch(&self) -> Option<u64> {
+        self.mls.pending_commit().map(|commit| commit.epoch().as_u64())
+    }
+
+    /// Drops the pending update (2P-10).
+    pub(crate) fn drop_update(&mut self) -> Result<(), Error> {
+        self.mls.clear_pending_commit(&self.provider.storage).map_err(|_| INTERNAL)
+    }
+
+    /// Applies the pending update: the peer has confirmed it.
+    pub(crate) fn merge_update(&mut self) -> Result<(), Error> {
+        self.mls.merge_pending_commit(&self.provider).map_err(|_| INTERNAL)
+    }
+
+    /// Verifies the MLSMessage of a ConnectionUpdate (2P-06). The group stays in its epoch.
+    pub(crate) fn receive_update(&mut self, message: &[u8]) -> Result<StagedUpdate, Error> {
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(message)
+            .map_err(|_| InvalidMessage::Malformed("commit"))?;
+        let MlsMessageBodyIn::PrivateMessage(message) = message.extract() else {
+            return Err(InvalidMessage::UnexpectedWireFormat("PrivateMessage").into());
+        };
+        let message = ProtocolMessage::from(message);
+        if message.group_id() != self.mls.group_id() {
+            return Err(PeerMisbehaved::InvalidCommit.into());
+        }
+        if message.epoch() != self.mls.epoch() {
+            return Err(PeerMisbehaved::CommitForWrongEpoch.into());
+        }
+        let processed =
+            self.mls.process_message(&self.provider, message).map_err(|error| match error {
+                ProcessMessageError::ValidationError(ValidationError::WrongEpoch) => {
+                    Error::from(PeerMisbehaved::CommitForWrongEpoch)
+                }
+                ProcessMessageError::LibraryError(_) | ProcessMessageError::StorageError(_) => {
+                    INTERNAL
+                }
+                _ => PeerMisbehaved::InvalidCommit.into(),
+            })?;
+        let from_member = matches!(processed.sender(), Sender::Member(_));
+        let ProcessedMessageContent::StagedCommitMessage(commit) = processed.into_content() else {
+            return Err(PeerMisbehaved::NotASelfUpdate("not a commit").into());
+        };
+        if !from_member {
+            return Err(PeerMisbehaved::NotASelfUpdate("from outside of the group").into());
+        }
+        if commit.queued_proposals().next().is_some() {
+            return Err(PeerMisbehaved::NotASelfUpdate("it carries proposals").into());
+        }
+        let Some(leaf) = commit.update_path_leaf_node() else {
+            return Err(PeerMisbehaved::NotASelfUpdate("it has no update path").into());
+        };
+        let current = self.peer_leaf()?;
+        // The marker and the parameters are agreed for the whole connection (TL-06).
+        if leaf.extensions().unknown(TRANSPORT_PARAMETERS)
+            != current.extensions().unknown(TRANSPORT_PARAMETERS)
+        {
+            return Err(PeerMisbehaved::NotASelfUpdate("it changes transport parameters").into());
+        }
+        let claim = Claim::of_leaf(leaf)?;
+        if claim == Claim::of_leaf(current)? {
+            return Ok(StagedUpdate::SameCredential(Verified(commit)));
+        }
+        claim.differs_from(&self.identity)?;
+        Ok(StagedUpdate::NewCredential(Unverified { commit, claim }))
+    }
+
+    /// Applies the peer's update. A pending update of this party is gone with the old epoch.
+    pub(crate) fn apply(&mut self, Verified(commit): Verified) -> Result<(), Error> {
+        self.mls.merge_staged_commit(&self.provider, *commit).map_err(|_| INTERNAL)
+    }
+}
+
+const INTERNAL: Error = Error::Crypto(CryptoError::Internal("updating the group"));

@@ -1,0 +1,368 @@
+//! Who a party is: a name and a signing key, kept in a PEM file.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use base64::{Engine, engine::general_purpose};
+use ed25519_dalek::pkcs8::{DecodePrivateKey, KeypairBytes};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{
+    crypto::{CipherSuite, CryptoProvider, Ed25519Key},
+    error::{ConfigError, CryptoError, Error},
+    name,
+};
+
+/// Everything of a PKCS#8 file in version 1 that comes before the seed (RFC 8410, section 7).
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----\n";
+const PEM_END: &str = "\n-----END PRIVATE KEY-----\n";
+
+/// A file that holds one key is far smaller than this.
+const MAX_PEM_LEN: usize = 16 * 1024;
+
+/// A party's name and its signing key.
+///
+/// The name is the identity of the MLS basic credential (RFC 9420, section 5.3) and the key signs
+/// the party's KeyPackages, leaves and commits. A name has 1 to 255 bytes of UTF-8, no white
+/// space, control or invisible characters, and does not start with `#`, so that it fits a line of
+/// a file of [pinned keys](crate::PinnedKeys). The key is an Ed25519 key (RFC 8032).
+///
+/// A clone shares the key, so that a configuration can be cloned at no cost. `Debug` shows the
+/// name and the public key only, and the secret is wiped when the last clone is dropped.
+///
+/// ```
+/// use mls_channel::Identity;
+///
+/// let alice = Identity::generate("alice")?;
+/// let again = Identity::from_pkcs8_pem("alice", &alice.to_pkcs8_pem()?)?;
+/// assert_eq!(again.public_key(), alice.public_key());
+/// // What the peer puts into its file of pinned keys.
+/// println!("{}", alice.public_line());
+/// # Ok::<(), mls_channel::error::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Identity {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    key: Ed25519Key,
+    public_key: PublicKey,
+}
+
+/// A public signature key, for now always of Ed25519.
+///
+/// Its text form is the padded base64 (RFC 4648, section 4) of its 32 bytes. A `PublicKey` is
+/// well-formed and no more: that the peer holds the secret key is proved by the handshake, and
+/// whose key it is, an [authentication service](crate::AuthenticationService) says.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; 32]);
+
+impl Identity {
+    /// Makes an identity with a new random key.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::IdentityName`] if the name is not allowed (see [`Identity`]), and
+    /// [`Error::Crypto`] if the system gives no randomness.
+    pub fn generate(name: &str) -> Result<Self, Error> {
+        check_name(name)?;
+        Ok(Self::new(name, Ed25519Key::generate(&CryptoProvider::default())?))
+    }
+
+    /// Reads the key from PKCS#8 in PEM (RFC 5958, RFC 7468, RFC 8410).
+    ///
+    /// Accepted are version 1, as `openssl genpkey -algorithm ED25519` writes it, and version 2,
+    /// which carries the public key too. Encrypted keys are not supported.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::IdentityName`] if the name is not allowed, and [`ConfigError::Key`] if `pem`
+    /// does not hold an unencrypted Ed25519 key, or the public key in it is that of another key.
+    pub fn from_pkcs8_pem(name: &str, pem: &str) -> Result<Self, Error> {
+        check_name(name)?;
+        let mut pair = KeypairBytes::from_pkcs8_pem(pem.trim_ascii_start()).map_err(|error| {
+            ConfigError::Key(format!("not an Ed25519 key in PKCS#8 PEM: {error}"))
+        })?;
+        let key = Ed25519Key::from_seed(&pair.secret_key);
+        // The library wipes this copy only with a feature that ed25519-dalek does not turn on.
+        pair.secret_key.zeroize();
+        let key = key?;
+        if pair.public_key.as_ref().is_some_and(|public| public.as_ref() != key.public_key()) {
+            let reason = "the public key in the PEM does not belong to the private key";
+            return Err(ConfigError::Key(reason.into()).into());
+        }
+        Ok(Self::new(name, key))
+    }
+
+    /// Reads the key from a file as [`Identity::write_pem_file`] or OpenSSL writes it.
+    ///
+    /// On Unix the file must be accessible to its owner alone, as `chmod 600` makes it. On other
+    /// systems the access is not checked.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::File`] if the file cannot be read, is no PEM of a plausible size, or is open
+    /// to group or others; otherwise as [`Identity::from_pkcs8_pem`].
+    pub fn read_pem_file(name: &str, path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let pem = read_secret_file(path)?;
+        let pem = str::from_utf8(&pem).map_err(|_| file_error(path, "not a PEM file"))?;
+        Self::from_pkcs8_pem(name, pem)
+    }
+
+    fn new(name: &str, key: Ed25519Key) -> Self {
+        let public_key = PublicKey(*key.public_key());
+        Self { inner: Arc::new(Inner { name: name.to_owned(), key, public_key }) }
+    }
+
+    /// The name, which is the identity in the credential.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The public half of the signing key.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.inner.public_key
+    }
+
+    /// This identity's line in a file of [pinned keys](crate::PinnedKeys): the name, a space
+    /// and the public key in base64. There is no line feed at its end.
+    pub fn public_line(&self) -> String {
+        format!("{} {}", self.name(), self.public_key().to_base64())
+    }
+
+    /// The signing key as PKCS#8 version 1 in PEM, which OpenSSL reads too.
+    ///
+    /// The name is not part of it. The text is wiped when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crypto`] if the encoder fails, which a key of this type gives no reason for.
+    pub fn to_pkcs8_pem(&self) -> Result<Zeroizing<String>, Error> {
+        // ed25519-dalek's encoder leaves a copy of the seed in memory, so the constant prefix is
+        // written here. The 48 bytes make exactly one line of 64 characters.
+        let mut der = Zeroizing::new([0; 48]);
+        let (prefix, seed) = der.split_at_mut(PKCS8_PREFIX.len());
+        prefix.copy_from_slice(&PKCS8_PREFIX);
+        seed.copy_from_slice(self.inner.key.seed());
+
+        let mut line = Zeroizing::new([0; 64]);
+        general_purpose::STANDARD
+            .encode_slice(der.as_slice(), line.as_mut_slice())
+            .map_err(|_| CryptoError::Internal("PEM encoding"))?;
+        let line =
+            str::from_utf8(line.as_slice()).map_err(|_| CryptoError::Internal("PEM encoding"))?;
+
+        let capacity = PEM_BEGIN.len() + line.len() + PEM_END.len();
+        let mut pem = Zeroizing::new(String::with_capacity(capacity));
+        pem.push_str(PEM_BEGIN);
+        pem.push_str(line);
+        pem.push_str(PEM_END);
+        Ok(pem)
+    }
+
+    /// Writes the signing key to a new file, in the form of [`Identity::to_pkcs8_pem`].
+    ///
+    /// The file appears complete or not at all, and on Unix only its owner can ever open it (mode
+    /// 0600). A file that exists is not overwritten: it may be the only copy of another key.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::File`] if the file exists or cannot be written.
+    pub fn write_pem_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        write_new_secret_file(path, self.to_pkcs8_pem()?.as_bytes())
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    file_error(path, "the file exists and is not overwritten")
+                }
+                _ => file_error(path, error),
+            })
+            .map_err(Error::from)
+    }
+
+    /// The signing key.
+    pub(crate) fn key(&self) -> &Ed25519Key {
+        &self.inner.key
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("name", &self.name())
+            .field("public_key", self.public_key())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PublicKey {
+    /// A key from its bytes (RFC 8032, section 5.1.5).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Key`] if these are not 32 bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ConfigError> {
+        bytes.try_into().map(Self).map_err(|_| {
+            ConfigError::Key(format!("an Ed25519 public key has 32 bytes, not {}", bytes.len()))
+        })
+    }
+
+    /// A key from its padded base64.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Key`] if the text is not base64, or not of 32 bytes.
+    pub fn from_base64(text: &str) -> Result<Self, ConfigError> {
+        let bytes = general_purpose::STANDARD
+            .decode(text)
+            .map_err(|error| ConfigError::Key(format!("not base64: {error}")))?;
+        Self::from_bytes(&bytes)
+    }
+
+    /// The 32 bytes of the key.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The key in padded base64.
+    pub fn to_base64(&self) -> String {
+        general_purpose::STANDARD.encode(self.0)
+    }
+
+    /// A short form to compare by eye or over the telephone: `SHA256:` and the unpadded base64 of
+    /// the key's SHA-256, in the manner of OpenSSH.
+    ///
+    /// The hash is over the 32 bytes alone, so it differs from what OpenSSH shows for this key.
+    pub fn fingerprint(&self) -> String {
+        let suite = CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+        let digest = CryptoProvider::default()
+            .hash(suite, &self.0)
+            .expect("a provider has the hash of the suite that every MLS client has");
+        format!("SHA256:{}", general_purpose::STANDARD_NO_PAD.encode(digest))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_base64())
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ConfigError> {
+    if name::is_identity_name(name) { Ok(()) } else { Err(ConfigError::IdentityName) }
+}
+
+fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
+    let file = File::open(path).map_err(|error| file_error(path, error))?;
+    check_mode(&file, path, 0o077, "group or others can access the file; make it 0600")?;
+    // Room for the whole file from the start: a vector that grows leaves copies behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(MAX_PEM_LEN + 64));
+    let limit = MAX_PEM_LEN as u64 + 1;
+    file.take(limit).read_to_end(&mut content).map_err(|error| file_error(path, error))?;
+    if content.len() > MAX_PEM_LEN {
+        return Err(file_error(path, "too long for a file with one key"));
+    }
+    Ok(content)
+}
+
+/// Writes `content` to a file beside `path` and gives it that name when it is safely on disk.
+fn write_new_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let (mut file, temporary) = TemporaryFile::create(path)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    // A link fails if the name is taken, and a rename would replace what has it.
+    if let Err(error) = fs::hard_link(&temporary.0, path) {
+        if error.kind() == io::ErrorKind::AlreadyExists || path.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        // Not every file system has links.
+        fs::rename(&temporary.0, path)?;
+    }
+    drop(temporary);
+    // The file is complete and in place. Not every file system can sync a directory.
+    #[cfg(unix)]
+    let _ = File::open(directory_of(path)).and_then(|directory| directory.sync_all());
+    Ok(())
+}
+
+/// The path of a file that is removed again.
+struct TemporaryFile(PathBuf);
+
+impl TemporaryFile {
+    /// Makes a file in the directory of `path` that only its owner can open.
+    fn create(path: &Path) -> io::Result<(File, Self)> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        loop {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let mut unique = std::ffi::OsString::from(".");
+            unique.push(name);
+            unique.push(format!(".{}.{number}.tmp", process::id()));
+            let temporary = directory_of(path).join(unique);
+            match options.open(&temporary) {
+                Ok(file) => return Ok((file, Self(temporary))),
+                // Left behind by a crash of a process with the same number.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// Refuses an open file if one of the `forbidden` bits is set in its mode, on Unix.
+pub(crate) fn check_mode(
+    file: &File,
+    path: &Path,
+    forbidden: u32,
+    reason: &str,
+) -> Result<(), ConfigError> {
+    #[cfg(unix)]
+    {
+        let metadata = file.metadata().map_err(|error| file_error(path, error))?;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+        if mode & forbidden != 0 {
+            return Err(file_error(path, format_args!("{reason} (it is {:04o})", mode & 0o7777)));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (file, path, forbidden, reason);
+    Ok(())
+}
+
+pub(crate) fn file_error(path: &Path, reason: impl fmt::Display) -> ConfigError {
+    ConfigError::File { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

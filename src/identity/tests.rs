@@ -1,0 +1,285 @@
+use super::*;
+
+/// Written by `openssl genpkey -algorithm ED25519` (OpenSSL 3.0), with what OpenSSL says of it.
+const OPENSSL_PEM: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIFIx5ivfcjzobqimFHGXYEQdfcwpdGoeexae/J6okjaS
+-----END PRIVATE KEY-----
+";
+const OPENSSL_PUBLIC: &str = "mTRWQm40XwAvaQRfpNQ1/91VDOoBsoiD+NxoVQkhDj8=";
+const OPENSSL_FINGERPRINT: &str = "SHA256:3U1h9ywOwRBjzJABCjozJQr27d9TBb4yisN4LKofcaE";
+
+/// RFC 8410, section 10.3: an example key and, from section 10.1, its public half.
+const RFC_8410_V1: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
+-----END PRIVATE KEY-----
+";
+const RFC_8410_PUBLIC: &str = "Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=";
+
+const P256_PEM: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg/XTmcZ1gnJ8cDJRz
+5+WUjodeAW54+gC7+XuYoSPkl/6hRANCAARUamOcGMBEkpxqVxx/CcniPMjRVVia
+x9TIHFkWtv+fD/crksPspUbwoDaim3mIIE1IhVYBKPUcu61ju54ZnLeY
+-----END PRIVATE KEY-----
+";
+const X25519_PEM: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VuBCIEIFiloIIbteDXBvV4R0ZtmV6mYSmkFmY/B55VLtbbAWhr
+-----END PRIVATE KEY-----
+";
+const ENCRYPTED_PEM: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIGbMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAhJrWhvn0VhxAICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEAQIEEBaM09YQReZyNIWeCZZuCfsEQLzr
+j3g5fR8ymMJ5fbwMxOAdQ6+bMlBm+80CLDrlDqfubfw5EjaXYERqIvuhblAgPTCo
+pUxdH7GWTxk25ItnYxU=
+-----END ENCRYPTED PRIVATE KEY-----
+";
+
+fn openssl_identity() -> Identity {
+    Identity::from_pkcs8_pem("alice", OPENSSL_PEM).unwrap()
+}
+
+fn files_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn reason(result: Result<impl fmt::Debug, Error>) -> String {
+    match result {
+        Err(Error::Config(ConfigError::File { reason, .. })) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn generated_identities_have_different_keys() {
+    let alice = Identity::generate("alice").unwrap();
+    let bob = Identity::generate("bob").unwrap();
+    assert_eq!(alice.name(), "alice");
+    assert_ne!(alice.public_key(), bob.public_key());
+    assert_eq!(alice.key().public_key(), alice.public_key().as_bytes());
+}
+
+#[test]
+fn name_must_fit_a_line() {
+    for name in ["", "two words", "line\nfeed", "nul\0", "#comment", &"a".repeat(256)] {
+        let expected = Error::Config(ConfigError::IdentityName);
+        assert_eq!(Identity::generate(name).unwrap_err(), expected, "{name:?}");
+        assert_eq!(Identity::from_pkcs8_pem(name, OPENSSL_PEM).unwrap_err(), expected, "{name:?}");
+    }
+    assert!(Identity::generate(&"a".repeat(255)).is_ok());
+}
+
+#[test]
+fn pem_of_openssl_is_read_and_written_alike() {
+    let alice = openssl_identity();
+    assert_eq!(alice.public_key().to_base64(), OPENSSL_PUBLIC);
+    assert_eq!(alice.public_key().fingerprint(), OPENSSL_FINGERPRINT);
+    assert_eq!(alice.public_line(), format!("alice {OPENSSL_PUBLIC}"));
+    assert_eq!(alice.to_pkcs8_pem().unwrap().as_str(), OPENSSL_PEM);
+}
+
+#[test]
+fn pem_of_rfc_8410_is_read() {
+    let alice = Identity::from_pkcs8_pem("alice", RFC_8410_V1).unwrap();
+    assert_eq!(alice.public_key().to_base64(), RFC_8410_PUBLIC);
+}
+
+#[test]
+fn pem_of_version_2_is_read() {
+    use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey};
+
+    let key = SigningKey::from_bytes(openssl_identity().key().seed());
+    let pem = key.to_pkcs8_pem(Default::default()).unwrap();
+    assert_ne!(pem.as_str(), OPENSSL_PEM); // it has the public key inside
+    let alice = Identity::from_pkcs8_pem("alice", &pem).unwrap();
+    assert_eq!(alice.public_key().to_base64(), OPENSSL_PUBLIC);
+}
+
+#[test]
+fn version_2_with_the_public_key_of_another_is_refused() {
+    use ed25519_dalek::pkcs8::{EncodePrivateKey, PublicKeyBytes};
+
+    let other = *Identity::generate("bob").unwrap().key().public_key();
+    let secret_key = *openssl_identity().key().seed();
+    let pair = KeypairBytes { secret_key, public_key: Some(PublicKeyBytes(other)) };
+    let pem = pair.to_pkcs8_pem(Default::default()).unwrap();
+    let error = Identity::from_pkcs8_pem("alice", &pem).unwrap_err();
+    assert!(error.to_string().contains("does not belong"), "{error}");
+}
+
+#[test]
+fn pem_with_other_line_ends_or_space_around_is_read() {
+    let crlf = OPENSSL_PEM.replace('\n', "\r\n");
+    for pem in [crlf, format!("\n  \n{OPENSSL_PEM}"), OPENSSL_PEM.trim_end().to_owned()] {
+        let alice = Identity::from_pkcs8_pem("alice", &pem).unwrap();
+        assert_eq!(alice.public_key().to_base64(), OPENSSL_PUBLIC, "{pem:?}");
+    }
+}
+
+#[test]
+fn what_is_no_plain_ed25519_key_is_refused() {
+    let cut = OPENSSL_PEM.replace("kjaS", "kja=");
+    let public = OPENSSL_PEM.replace("PRIVATE", "PUBLIC");
+    for pem in ["", "secret", P256_PEM, X25519_PEM, ENCRYPTED_PEM, &cut, &public] {
+        let error = Identity::from_pkcs8_pem("alice", pem).unwrap_err();
+        assert!(matches!(error, Error::Config(ConfigError::Key(_))), "{pem}: {error}");
+    }
+}
+
+#[test]
+fn written_file_is_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("alice.pem");
+    openssl_identity().write_pem_file(&path).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), OPENSSL_PEM);
+    assert_eq!(files_in(directory.path()), ["alice.pem"]);
+    let alice = Identity::read_pem_file("alice", &path).unwrap();
+    assert_eq!(alice.public_key().to_base64(), OPENSSL_PUBLIC);
+}
+
+#[test]
+fn file_that_exists_is_not_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("alice.pem");
+    fs::write(&path, "the only copy").unwrap();
+    let reason = reason(openssl_identity().write_pem_file(&path));
+    assert!(reason.contains("exists"), "{reason}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "the only copy");
+    assert_eq!(files_in(directory.path()), ["alice.pem"]);
+}
+
+#[test]
+fn one_of_many_writers_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("alice.pem");
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let alice = Identity::generate("alice").unwrap();
+                    alice.write_pem_file(&path).map(|()| alice.public_key().clone())
+                })
+            })
+            .collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let winners: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
+    let alice = Identity::read_pem_file("alice", &path).unwrap();
+    assert_eq!(winners, [alice.public_key().clone()]);
+    assert_eq!(files_in(directory.path()), ["alice.pem"]);
+}
+
+#[test]
+fn path_that_cannot_be_written_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let alice = openssl_identity();
+    for path in [directory.path().join("missing/alice.pem"), directory.path().join("..")] {
+        reason(alice.write_pem_file(path));
+    }
+    assert!(files_in(directory.path()).is_empty());
+}
+
+#[test]
+fn directory_of_a_bare_file_name_is_the_current_one() {
+    assert_eq!(directory_of(Path::new("alice.pem")), Path::new("."));
+    assert_eq!(directory_of(Path::new("keys/alice.pem")), Path::new("keys"));
+    assert_eq!(directory_of(Path::new("/alice.pem")), Path::new("/"));
+}
+
+#[cfg(unix)]
+#[test]
+fn file_belongs_to_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("alice.pem");
+    // Before the first byte is in it.
+    let (file, _temporary) = TemporaryFile::create(&path).unwrap();
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    openssl_identity().write_pem_file(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+}
+
+#[cfg(unix)]
+#[test]
+fn file_that_others_can_access_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("alice.pem");
+    openssl_identity().write_pem_file(&path).unwrap();
+    for mode in [0o640, 0o620, 0o610, 0o604, 0o602, 0o601, 0o644, 0o777] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let reason = reason(Identity::read_pem_file("alice", &path));
+        assert!(reason.contains("group or others can access"), "{mode:o}: {reason}");
+    }
+    for mode in [0o600, 0o400] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(Identity::read_pem_file("alice", &path).is_ok(), "{mode:o}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn dangling_link_is_not_written_through() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("alice.pem");
+    std::os::unix::fs::symlink("elsewhere.pem", &path).unwrap();
+    let reason = reason(openssl_identity().write_pem_file(&path));
+    assert!(reason.contains("exists"), "{reason}");
+    assert_eq!(files_in(directory.path()), ["alice.pem"]);
+}
+
+#[test]
+fn file_that_is_no_key_file_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("alice.pem");
+    reason(Identity::read_pem_file("alice", &path));
+    let long = OPENSSL_PEM.repeat(200);
+    for (content, expected) in [(&b"\xff\xfe"[..], "not a PEM"), (long.as_bytes(), "too long")] {
+        let _ = fs::remove_file(&path);
+        write_new_secret_file(&path, content).unwrap();
+        let reason = reason(Identity::read_pem_file("alice", &path));
+        assert!(reason.contains(expected), "{reason}");
+    }
+}
+
+// CH-07
+#[test]
+fn debug_shows_no_secret() {
+    let alice = openssl_identity();
+    assert_eq!(
+        format!("{alice:?}"),
+        format!("Identity {{ name: \"alice\", public_key: {OPENSSL_PUBLIC}, .. }}")
+    );
+}
+
+#[test]
+fn clone_shares_the_key() {
+    let alice = Identity::generate("alice").unwrap();
+    assert!(std::ptr::eq(alice.key(), alice.clone().key()));
+}
+
+#[test]
+fn public_key_has_32_bytes() {
+    for length in [0, 31, 33, 64] {
+        let error = PublicKey::from_bytes(&vec![1; length]).unwrap_err();
+        assert!(matches!(error, ConfigError::Key(_)), "{error}");
+    }
+    let key = PublicKey::from_bytes(&[1; 32]).unwrap();
+    assert_eq!(key.as_bytes(), [1; 32]);
+}
+
+#[test]
+fn public_key_has_one_base64_form() {
+    let key = PublicKey::from_base64(OPENSSL_PUBLIC).unwrap();
+    assert_eq!(key.to_base64(), OPENSSL_PUBLIC);
+    assert_eq!(format!("{key:?}"), OPENSSL_PUBLIC);
+    assert_eq!(PublicKey::from_bytes(key.as_bytes()), Ok(key));
+    let unpadded = OPENSSL_PUBLIC.trim_end_matches('=');
+    let other_tail = OPENSSL_PUBLIC.replace("j8=", "j9=");
+    let url_safe = OPENSSL_PUBLIC.replace('/', "_");
+    for text in ["", "AAAA", unpadded, &other_tail, &url_safe, &format!("{OPENSSL_PUBLIC}\n")] {
+        let error = PublicKey::from_base64(text).unwrap_err();
+        assert!(matches!(error, ConfigError::Key(_)), "{text:?}: {error}");
+    }
+}

@@ -1,0 +1,120 @@
+//! A secure channel for tokio services, whose keys come from MLS.
+//!
+//! `mls-channel` does what TLS does, over any stream of bytes, with one difference: the keys are
+//! those of an MLS group of two (RFC 9420), and the group goes on renewing itself while data flows.
+//! A thief of the keys of one moment can read neither what was said before nor, after both ends
+//! have updated once, what is said later. The records on the wire are those of TLS 1.3.
+//!
+//! It implements the Internet-Drafts *A two-party profile for MLS* (draft-kohbrok-mls-two-party-profile)
+//! and *The MLS-TLS secure channel protocol* (draft-kohbrok-mls-tls). What they leave open is decided
+//! in `docs/protocol.md`.
+//!
+//! ```text
+//!  application          bytes, rekey(), peer()
+//! ──────────────────────────────────────────────────────────────
+//!  stream               MlsConnector, MlsAcceptor, MlsListener,      tokio
+//!                       MlsStream, split halves, MlsFramed
+//! ──────────────────────────────────────────────────────────────
+//!  two_party            Connection: handshake, rekey, close          no IO, no clock
+//!  group     record     the MLS group;     TLS 1.3 records
+//!  wire                 messages, parameters, alerts
+//!  crypto    auth       aws-lc or RustCrypto;    who is the peer?
+//! ```
+//!
+//! # Quick start
+//!
+//! Each side has an [`Identity`] and says whose it believes:
+//!
+#![cfg_attr(feature = "tokio", doc = "```")]
+#![cfg_attr(not(feature = "tokio"), doc = "```ignore")]
+//! use std::sync::Arc;
+//! use mls_channel::{Config, Identity, MlsAcceptor, MlsConnector, PinnedKeys, ServerName};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Identity::generate("server.example")?;
+//! let client = Identity::generate("client")?;
+//! let server_config = Config::builder()
+//!     .identity(server.clone())
+//!     .authentication_service(PinnedKeys::parse(&client.public_line())?)
+//!     .build()?;
+//! let client_config = Config::builder()
+//!     .identity(client)
+//!     .authentication_service(PinnedKeys::parse(&server.public_line())?)
+//!     .build()?;
+//!
+//! let (near, far) = tokio::io::duplex(16 * 1024); // or a TcpStream
+//! let acceptor = MlsAcceptor::from(Arc::new(server_config));
+//! let connector = MlsConnector::from(Arc::new(client_config));
+//!
+//! let serve = async {
+//!     let mut stream = acceptor.accept(far).await?;
+//!     let mut message = [0; 5];
+//!     stream.read_exact(&mut message).await?;
+//!     stream.write_all(&message).await?;
+//!     stream.shutdown().await
+//! };
+//! let connect = async {
+//!     let name = ServerName::new("server.example")?;
+//!     let mut stream = connector.connect(name, near).await?;
+//!     stream.write_all(b"hello").await?;
+//!     let mut answer = Vec::new();
+//!     stream.read_to_end(&mut answer).await?;
+//!     assert_eq!(answer, b"hello");
+//!     std::io::Result::Ok(())
+//! };
+//! tokio::try_join!(serve, connect)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! - `tokio` (default): the adapters. Without it the crate is the machine alone, [`Connection`].
+//! - `aws-lc` (default): cryptography by aws-lc-rs. Without it RustCrypto does everything.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod config;
+mod crypto;
+pub mod error;
+mod group;
+mod identity;
+mod name;
+mod record;
+#[cfg(feature = "tokio")]
+mod stream;
+mod time;
+mod two_party;
+pub mod wire;
+
+pub use auth::{
+    AuthenticationRequest, AuthenticationService, PeerIdentity, PinnedKeys, PresentedIdentity,
+    Purpose, Role,
+};
+pub use config::{
+    Config, ConfigBuilder, Limits, RekeyPolicy, WantsAuthenticationService, WantsIdentity,
+};
+pub use crypto::{CipherSuite, CryptoProvider};
+pub use error::Error;
+pub use identity::{Identity, PublicKey};
+pub use name::ServerName;
+#[cfg(feature = "tokio")]
+pub use stream::{
+    Accept, Connect, IntoSplit, MlsAcceptor, MlsConnector, MlsFramed, MlsListener, MlsStream,
+    OwnedReadHalf, OwnedWriteHalf,
+};
+pub use time::Time;
+pub use two_party::{Connection, Event, Statistics};
+
+/// The code in the README is tested like any other.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+/// Ways to weaken a channel, for tests and experiments.
+pub mod danger {
+    pub use crate::auth::danger::AcceptAnyone;
+}

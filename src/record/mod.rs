@@ -1,0 +1,12 @@
+//! Record protection: the TLS 1.3 record layer (RFC 8446, section 5) with keys from MLS.
+//!
+//! Sending and receiving share nothing: a [`SendPath`] seals, a [`ReceivePath`] opens. Both work in
+//! place. A key that is replaced is dropped, and dropping erases it (TL-04).
+
+mod keys;
+mod open;
+mod seal;
+
+pub(crate) use keys::{RecordKey, TrafficSecret};
+pub(crate) use open::{Opened, ReceivePath};
+pub(crate) use seal::SendPath;

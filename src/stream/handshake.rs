@@ -1,0 +1,288 @@
+//! Connecting and accepting.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use pin_project::pin_project;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Sleep,
+};
+use tokio_util::io::poll_read_buf;
+
+use super::{io::MlsStream, read_side::ReadSide, wake::Direction, write_side::WriteSide};
+use crate::{
+    config::{Config, Limits},
+    error::Error,
+    name::ServerName,
+    time::Time,
+    two_party::{Established, Handshake},
+};
+
+/// How much is read at once before the peer is known.
+const READ_SIZE: usize = 4096;
+
+/// Opens channels as the initiator; the counterpart of `tokio_rustls::TlsConnector`.
+#[derive(Clone)]
+pub struct MlsConnector {
+    config: Arc<Config>,
+}
+
+/// Accepts channels as the responder; the counterpart of `tokio_rustls::TlsAcceptor`.
+#[derive(Clone)]
+pub struct MlsAcceptor {
+    config: Arc<Config>,
+}
+
+/// A handshake in the role of the initiator; see [`MlsConnector::connect`].
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct Connect<IO>(#[pin] MidHandshake<IO>);
+
+/// A handshake in the role of the responder; see [`MlsAcceptor::accept`].
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct Accept<IO>(#[pin] MidHandshake<IO>);
+
+#[pin_project]
+struct MidHandshake<IO> {
+    io: Option<IO>,
+    state: State,
+    input: BytesMut,
+    out: BytesMut,
+    limits: Limits,
+    #[pin]
+    timer: Sleep,
+}
+
+enum State {
+    Handshaking(Box<Handshake>),
+    /// What is in `out` has to reach the peer first.
+    Established(Box<Established>),
+    Failed(Error),
+}
+
+impl MlsConnector {
+    /// Starts a handshake over `io`. The peer has to be who the authentication service says is
+    /// `server_name`.
+    ///
+    /// The future resolves to the stream when the responder has been authenticated. Dropping it
+    /// drops the transport.
+    ///
+    /// # Errors
+    ///
+    /// An [`io::Error`] with an [`Error`] inside (see [`Error::from_io`]) when the handshake fails,
+    /// within [`Limits::handshake_timeout`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with time enabled.
+    pub fn connect<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        server_name: ServerName,
+        io: IO,
+    ) -> Connect<IO> {
+        let mut out = BytesMut::new();
+        let now = Time::now();
+        let state = match Handshake::initiate(Arc::clone(&self.config), server_name, now, &mut out)
+        {
+            Ok(handshake) => State::Handshaking(Box::new(handshake)),
+            Err(error) => State::Failed(error),
+        };
+        Connect(MidHandshake::new(io, state, out, self.config.limits))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+}
+
+impl MlsAcceptor {
+    /// Answers a handshake over `io`.
+    ///
+    /// The future resolves to the stream when the initiator has been authenticated and has shown
+    /// that it is there, with a first record under the new keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsConnector::connect`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with time enabled.
+    pub fn accept<IO: AsyncRead + AsyncWrite + Unpin>(&self, io: IO) -> Accept<IO> {
+        let handshake = Handshake::respond(Arc::clone(&self.config), Time::now());
+        let state = State::Handshaking(Box::new(handshake));
+        Accept(MidHandshake::new(io, state, BytesMut::new(), self.config.limits))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
+    fn new(io: IO, state: State, out: BytesMut, limits: Limits) -> Self {
+        let timer = tokio::time::sleep(limits.handshake_timeout);
+        Self { io: Some(io), state, input: BytesMut::new(), out, limits, timer }
+    }
+
+    fn poll_handshake(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<MlsStream<IO>>> {
+        let mut this = self.project();
+        let expired = this.timer.as_mut().poll(cx).is_ready();
+        let Some(io) = this.io else {
+            return Poll::Ready(Err(io::Error::other("polled after completion")));
+        };
+        if expired && let State::Handshaking(handshake) = this.state {
+            // The timer decides, whatever the clock says.
+            let mut now = Time::now();
+            now.monotonic = now.monotonic.max(handshake.deadline());
+            if let Err(error) = handshake.handle_timeout(now, this.out) {
+                *this.state = State::Failed(error);
+            }
+        }
+        loop {
+            let sent = send(io, this.out, cx);
+            let handshake = match this.state {
+                State::Handshaking(handshake) => handshake,
+                State::Established(_) => match sent {
+                    Poll::Ready(Ok(())) => break,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending if expired => {
+                        let timeout = this.limits.handshake_timeout;
+                        return Poll::Ready(Err(Error::HandshakeTimeout(timeout).into()));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                },
+                // The alert is worth the time that is left, not more.
+                State::Failed(error) => {
+                    if sent.is_pending() && !expired {
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Err(error.clone().into()));
+                }
+            };
+            if let Poll::Ready(Err(error)) = sent {
+                return Poll::Ready(Err(error));
+            }
+            match handshake.handle_input(Time::now(), this.input, this.out) {
+                Ok(Some(established)) => {
+                    *this.state = State::Established(Box::new(established));
+                    continue;
+                }
+                Ok(None) if !this.out.is_empty() => continue,
+                Ok(None) => {}
+                Err(error) => {
+                    *this.state = State::Failed(error);
+                    continue;
+                }
+            }
+            this.input.reserve(READ_SIZE);
+            if ready!(poll_read_buf(Pin::new(&mut *io), cx, this.input))? == 0 {
+                *this.state = State::Failed(handshake.handle_eof());
+            }
+        }
+        let state = std::mem::replace(this.state, State::Failed(Error::Truncated));
+        match (state, this.io.take()) {
+            (State::Established(established), Some(io)) => {
+                let input = std::mem::take(this.input);
+                Poll::Ready(Ok(MlsStream::new(io, *established, input, *this.limits)))
+            }
+            _ => Poll::Ready(Err(io::Error::other("polled after completion"))),
+        }
+    }
+}
+
+/// Sends all of `out` and flushes the transport.
+fn send<IO: AsyncWrite + Unpin>(
+    io: &mut IO,
+    out: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while !out.is_empty() {
+        let written = ready!(Pin::new(&mut *io).poll_write(cx, out))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        out.advance(written);
+    }
+    Pin::new(io).poll_flush(cx)
+}
+
+impl<IO> MlsStream<IO> {
+    fn new(io: IO, established: Established, input: BytesMut, limits: Limits) -> Self {
+        let Established { sender, receiver, shared, early } = established;
+        Self {
+            io,
+            read: ReadSide::new(receiver, input, early, limits.read_ahead),
+            write: WriteSide::new(sender, limits.write_buffer),
+            reading: Direction::new(),
+            writing: Direction::new(),
+            shared,
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Connect<IO> {
+    type Output = io::Result<MlsStream<IO>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().0.poll_handshake(cx)
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Accept<IO> {
+    type Output = io::Result<MlsStream<IO>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().0.poll_handshake(cx)
+    }
+}
+
+impl From<Arc<Config>> for MlsConnector {
+    fn from(config: Arc<Config>) -> Self {
+        Self { config }
+    }
+}
+
+impl From<Arc<Config>> for MlsAcceptor {
+    fn from(config: Arc<Config>) -> Self {
+        Self { config }
+    }
+}
+
+impl fmt::Debug for MlsConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MlsConnector").field("config", &self.config).finish()
+    }
+}
+
+impl fmt::Debug for MlsAcceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MlsAcceptor").field("config", &self.config).finish()
+    }
+}
+
+impl<IO> fmt::Debug for Connect<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect").finish_non_exhaustive()
+    }
+}
+
+impl<IO> fmt::Debug for Accept<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accept").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,16 @@
+//! The tokio adapters over the sans-IO machine: connecting, accepting, streams and their halves.
+
+mod framed;
+mod handshake;
+mod io;
+mod listener;
+mod read_side;
+mod split;
+mod wake;
+mod write_side;
+
+pub use framed::MlsFramed;
+pub use handshake::{Accept, Connect, MlsAcceptor, MlsConnector};
+pub use io::MlsStream;
+pub use listener::MlsListener;
+pub use split::{IntoSplit, OwnedReadHalf, OwnedWriteHalf};

@@ -1,0 +1,270 @@
+//! The receiving half of a stream's state, without the transport.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{io::ReadBuf, time::Sleep};
+
+use super::wake::{Direction, Side};
+use crate::{
+    error::{ApiMisuse, Error},
+    two_party::{Control, Incoming, KeyChange, Receiver},
+};
+
+/// Sizes of one read from the transport. Many records at once are cheap; an idle connection should
+/// not pay for them.
+const MIN_READ: usize = 8 * 1024;
+const MAX_READ: usize = 256 * 1024;
+
+/// Received bytes, opened data that nobody has read yet, and the machine between them.
+pub(super) struct ReadSide {
+    receiver: Receiver,
+    input: BytesMut,
+    read_size: usize,
+    unread: VecDeque<BytesMut>,
+    unread_bytes: usize,
+    read_ahead: usize,
+    /// To be dealt with by the sending half before the next record is opened.
+    control: Option<Control>,
+    failed: Option<Error>,
+    end: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// The rest of the stream as the receiving half sees it: the transport and the sending half.
+pub(super) trait Ends {
+    /// Reads from the transport.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>>;
+
+    /// Deals with a control message, taking it, and sends what comes of it. `Pending`: someone
+    /// else has the sending half; `control` is untouched.
+    fn poll_control(
+        &mut self,
+        control: &mut Option<Control>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Option<KeyChange>, Error>>;
+
+    /// Sends what is left over from earlier, if the transport takes it.
+    fn drain(&mut self, cx: &Context<'_>);
+
+    /// When the rekey policy has to be looked at.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// Why [`ReadSide::poll_progress`] returned.
+pub(super) enum Progress {
+    /// There is more to read.
+    Data,
+    /// A control message was dealt with.
+    Control,
+    /// The peer has closed; nothing more will come.
+    End,
+}
+
+impl ReadSide {
+    pub(super) fn new(
+        receiver: Receiver,
+        input: BytesMut,
+        early: Option<Incoming>,
+        read_ahead: usize,
+    ) -> Self {
+        let mut side = Self {
+            receiver,
+            input,
+            read_size: MIN_READ,
+            unread: VecDeque::new(),
+            unread_bytes: 0,
+            read_ahead,
+            control: None,
+            failed: None,
+            end: false,
+            timer: None,
+        };
+        if let Some(incoming) = early {
+            side.take(incoming);
+        }
+        side
+    }
+
+    /// Does one thing: deals with a control message, opens a record, or reads from the transport.
+    pub(super) fn poll_progress(
+        &mut self,
+        ends: &mut impl Ends,
+        direction: &Direction,
+        side: Side,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<Progress>> {
+        loop {
+            if self.control.is_some() {
+                let result = ready!(ends.poll_control(&mut self.control, cx));
+                match result {
+                    Ok(change) => {
+                        if let Some(change) = change {
+                            self.receiver.apply(change);
+                        }
+                        return Poll::Ready(Ok(Progress::Control));
+                    }
+                    Err(error) => self.failed = Some(error),
+                }
+            }
+            if let Some(error) = &self.failed {
+                return Poll::Ready(Err(error.clone().into()));
+            }
+            match self.receiver.next(&mut self.input) {
+                Ok(Some(incoming)) => {
+                    if self.take(incoming) {
+                        return Poll::Ready(Ok(Progress::Data));
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.control = Some(Control::Failure(error));
+                    continue;
+                }
+            }
+            ends.drain(cx);
+            if self.end {
+                return match self.receiver.handle_eof() {
+                    Ok(()) => Poll::Ready(Ok(Progress::End)),
+                    Err(error) => Poll::Ready(Err(error.into())),
+                };
+            }
+            if self.receiver.is_closed() && side == Side::Owner {
+                return Poll::Ready(Ok(Progress::End));
+            }
+            if side == Side::Owner
+                && let Some(passed) = self.poll_timer(ends.deadline(), cx)
+            {
+                self.control = Some(Control::Timeout(passed));
+                continue;
+            }
+            ready!(self.poll_fill(ends, direction, side, cx))?;
+        }
+    }
+
+    /// Files what a record brought. True if it is data.
+    fn take(&mut self, incoming: Incoming) -> bool {
+        match incoming {
+            Incoming::Data(data) => {
+                self.unread_bytes += data.len();
+                self.unread.push_back(data);
+                true
+            }
+            Incoming::Control(control) => {
+                self.control = Some(control);
+                false
+            }
+        }
+    }
+
+    fn poll_fill(
+        &mut self,
+        ends: &mut impl Ends,
+        direction: &Direction,
+        side: Side,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.input.reserve(self.read_size);
+        let room = self.input.capacity() - self.input.len();
+        let length = ready!(direction.poll(side, cx, |cx| ends.poll_read(cx, &mut self.input)))?;
+        if length == 0 {
+            self.end = true;
+        } else if length == room {
+            self.read_size = (self.read_size * 2).min(MAX_READ);
+        } else if length < self.read_size / 8 {
+            self.read_size = (self.read_size / 2).max(MIN_READ);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the deadline when it has passed. Registers the task otherwise.
+    fn poll_timer(&mut self, deadline: Option<Instant>, cx: &Context<'_>) -> Option<Instant> {
+        let passed = deadline?;
+        let deadline = tokio::time::Instant::from_std(passed);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        let mut cx = Context::from_waker(cx.waker());
+        timer.as_mut().poll(&mut cx).is_ready().then_some(passed)
+    }
+
+    /// Opens another record that is already here, if it is data.
+    pub(super) fn open_buffered(&mut self) -> bool {
+        if self.control.is_some() || self.failed.is_some() {
+            return false;
+        }
+        match self.receiver.next(&mut self.input) {
+            Ok(Some(incoming)) => self.take(incoming),
+            Ok(None) => false,
+            Err(error) => {
+                self.control = Some(Control::Failure(error));
+                false
+            }
+        }
+    }
+
+    /// The oldest unread data.
+    pub(super) fn unread(&self) -> Option<&[u8]> {
+        self.unread.front().map(|data| &data[..])
+    }
+
+    /// Marks unread data as read.
+    pub(super) fn consume(&mut self, mut amount: usize) {
+        self.unread_bytes = self.unread_bytes.saturating_sub(amount);
+        while let Some(front) = self.unread.front_mut() {
+            if amount < front.len() {
+                front.advance(amount);
+                return;
+            }
+            amount -= front.len();
+            self.unread.pop_front();
+        }
+    }
+
+    /// Takes the oldest unread data, without a copy.
+    pub(super) fn pop(&mut self) -> Option<BytesMut> {
+        let data = self.unread.pop_front()?;
+        self.unread_bytes -= data.len();
+        Some(data)
+    }
+
+    /// Copies unread data, and records that are already here, into the reader's buffer. True if
+    /// anything was copied.
+    pub(super) fn copy_to(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let before = buf.filled().len();
+        while buf.remaining() > 0 {
+            let Some(unread) = self.unread() else {
+                if buf.filled().len() > before && self.open_buffered() {
+                    continue;
+                }
+                break;
+            };
+            let length = unread.len().min(buf.remaining());
+            buf.put_slice(&unread[..length]);
+            self.consume(length);
+        }
+        buf.filled().len() > before
+    }
+
+    /// Whether more may be read ahead of the application.
+    pub(super) fn check_read_ahead(&self) -> Result<(), Error> {
+        if self.unread_bytes >= self.read_ahead {
+            return Err(ApiMisuse::UnreadData.into());
+        }
+        Ok(())
+    }
+
+    /// The peer has closed its direction.
+    pub(super) fn is_closed(&self) -> bool {
+        self.receiver.is_closed()
+    }
+}

@@ -1,0 +1,519 @@
+//! [`MlsStream::into_split`]: two owned halves that work at full duplex.
+//!
+//! Each half owns its direction: reading and writing share no lock. Only when a control message
+//! has to cross from one direction to the other (an update to answer, a key to switch to) does a
+//! half borrow what belongs to the other one, and it never blocks: if the other half is busy just
+//! then, it is woken afterwards.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, DuplexStream, Join, ReadBuf, ReadHalf, WriteHalf},
+    net::{TcpStream, tcp},
+};
+use tokio_util::io::poll_read_buf;
+
+use super::{
+    io::MlsStream,
+    read_side::{Ends, Progress, ReadSide},
+    wake::{Direction, Lent, LentGuard, Side},
+    write_side::WriteSide,
+};
+use crate::{
+    auth::PeerIdentity,
+    error::{ApiMisuse, Error},
+    two_party::{Control, KeyChange, Shared, Statistics},
+};
+
+/// A transport that comes apart into a reader and a writer without a lock between them.
+///
+/// Implemented for tokio's sockets and for [`tokio::io::Join`], which makes a transport of any
+/// reader and writer: `connector.connect(name, tokio::io::join(reader, writer))`.
+pub trait IntoSplit: AsyncRead + AsyncWrite + Unpin {
+    /// The reader.
+    type ReadHalf: AsyncRead + Unpin;
+    /// The writer.
+    type WriteHalf: AsyncWrite + Unpin;
+
+    /// Takes the transport apart.
+    fn into_split(self) -> (Self::ReadHalf, Self::WriteHalf);
+}
+
+/// The half of a split [`MlsStream`] that receives.
+///
+/// Dropping it does not close anything.
+pub struct OwnedReadHalf<IO: IntoSplit> {
+    inner: Arc<Inner<IO>>,
+    /// Data that was opened under the read lock and is handed out by `poll_fill_buf`.
+    front: BytesMut,
+}
+
+/// The half of a split [`MlsStream`] that sends.
+///
+/// Dropping it does not close anything; `shutdown` sends the close_notify.
+pub struct OwnedWriteHalf<IO: IntoSplit> {
+    inner: Arc<Inner<IO>>,
+}
+
+struct Inner<IO: IntoSplit> {
+    read: Lent<(IO::ReadHalf, ReadSide)>,
+    write: Lent<(IO::WriteHalf, WriteSide)>,
+    reading: Direction,
+    writing: Direction,
+    shared: Arc<Shared>,
+    /// Sealed bytes wait for the transport.
+    has_output: AtomicBool,
+    /// The peer has closed its direction.
+    peer_closed: AtomicBool,
+    /// When the rekey policy has to be looked at; changes once an epoch.
+    deadline: Mutex<Option<Instant>>,
+}
+
+/// The rest of the stream for a half that reads, with the sending half to be borrowed.
+struct Borrowing<'a, IO: IntoSplit> {
+    io: &'a mut IO::ReadHalf,
+    inner: &'a Inner<IO>,
+}
+
+/// The rest of the stream for the writing half when it reads on behalf of an idle reader.
+struct Holding<'a, IO: IntoSplit> {
+    io: &'a mut IO::ReadHalf,
+    write_io: &'a mut IO::WriteHalf,
+    write: &'a mut WriteSide,
+    inner: &'a Inner<IO>,
+}
+
+impl<IO: IntoSplit> MlsStream<IO> {
+    /// Takes the stream apart into two halves for two tasks (CH-02).
+    pub fn into_split(self) -> (OwnedReadHalf<IO>, OwnedWriteHalf<IO>) {
+        let Self { io, read, write, reading, writing, shared } = self;
+        let (read_io, write_io) = io.into_split();
+        let inner = Arc::new(Inner {
+            has_output: AtomicBool::new(write.has_output()),
+            peer_closed: AtomicBool::new(read.is_closed()),
+            deadline: Mutex::new(write.sender.timeout()),
+            read: Lent::new((read_io, read)),
+            write: Lent::new((write_io, write)),
+            reading,
+            writing,
+            shared,
+        });
+        let read = OwnedReadHalf { inner: Arc::clone(&inner), front: BytesMut::new() };
+        (read, OwnedWriteHalf { inner })
+    }
+}
+
+impl<IO: IntoSplit> Inner<IO> {
+    /// Publishes what the reading half has to know about the sending half.
+    fn publish(&self, write: &WriteSide) {
+        self.has_output.store(write.has_output(), Ordering::Release);
+    }
+
+    /// After a control message or an update: the deadline may have changed, and somebody may be
+    /// waiting for the update.
+    fn publish_update(&self, write: &WriteSide) {
+        self.publish(write);
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = write.sender.timeout();
+        self.reading.wake();
+        self.writing.wake();
+    }
+
+    /// Reads ahead on behalf of a reading half that has not been polled lately.
+    fn help_reading(
+        &self,
+        write_io: &mut IO::WriteHalf,
+        write: &mut WriteSide,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(mut guard) = self.read.try_take(Side::Helper) else {
+            return Poll::Pending;
+        };
+        let (io, read) = &mut *guard;
+        loop {
+            read.check_read_ahead()?;
+            let mut rest = Holding { io, write_io, write, inner: self };
+            let progress = read.poll_progress(&mut rest, &self.reading, Side::Helper, cx);
+            self.peer_closed.store(read.is_closed(), Ordering::Release);
+            match ready!(progress)? {
+                Progress::Data => {}
+                Progress::Control => return Poll::Ready(Ok(())),
+                Progress::End => {
+                    return Poll::Ready(Err(Error::from(ApiMisuse::PeerClosed).into()));
+                }
+            }
+        }
+    }
+
+    /// Asks for an update.
+    fn poll_request(&self, side: Side, cx: &Context<'_>) -> Poll<Result<u64, Error>> {
+        let mut guard = ready!(self.write.poll_take(side, cx));
+        let (io, write) = &mut *guard;
+        let ticket = write.request_update();
+        let _ = write.poll_drain(io, &self.writing, side, cx);
+        self.publish_update(write);
+        Poll::Ready(ticket)
+    }
+}
+
+impl<IO: IntoSplit> OwnedReadHalf<IO> {
+    /// As [`MlsStream::rekey`]. Data that arrives meanwhile is kept for the next read.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::rekey`].
+    pub async fn rekey(&mut self) -> io::Result<()> {
+        let ticket = poll_fn(|cx| self.inner.poll_request(Side::Helper, cx)).await?;
+        poll_fn(|cx| {
+            self.inner.reading.visit();
+            self.poll_updated(ticket, cx)
+        })
+        .await
+    }
+
+    fn poll_updated(&self, ticket: u64, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let inner = &*self.inner;
+        loop {
+            if inner.shared.counters.own_updates.value() >= ticket {
+                return Poll::Ready(Ok(()));
+            }
+            let mut guard = ready!(inner.read.poll_take(Side::Owner, cx));
+            let (io, read) = &mut *guard;
+            read.check_read_ahead()?;
+            let mut rest = Borrowing { io, inner };
+            // As a helper, because the update may still be answered after the peer has closed.
+            inner.reading.register(Side::Owner, cx);
+            let progress = read.poll_progress(&mut rest, &inner.reading, Side::Helper, cx);
+            inner.peer_closed.store(read.is_closed(), Ordering::Release);
+            if let Progress::End = ready!(progress)? {
+                return Poll::Ready(Err(Error::from(ApiMisuse::PeerClosed).into()));
+            }
+        }
+    }
+
+    /// Works until there is data, or the end.
+    fn poll_read_with<T>(
+        &self,
+        cx: &Context<'_>,
+        mut take: impl FnMut(&mut ReadSide) -> Option<T>,
+    ) -> Poll<io::Result<Option<T>>> {
+        let inner = &*self.inner;
+        inner.reading.visit();
+        let mut guard: LentGuard<'_, _> = ready!(inner.read.poll_take(Side::Owner, cx));
+        let (io, read) = &mut *guard;
+        loop {
+            if let Some(taken) = take(read) {
+                return Poll::Ready(Ok(Some(taken)));
+            }
+            let mut rest = Borrowing { io, inner };
+            let progress = read.poll_progress(&mut rest, &inner.reading, Side::Owner, cx);
+            inner.peer_closed.store(read.is_closed(), Ordering::Release);
+            if let Progress::End = ready!(progress)? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// Whether the other half belongs to the same stream.
+    pub fn is_pair_of(&self, other: &OwnedWriteHalf<IO>) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Who the peer is.
+    pub fn peer(&self) -> PeerIdentity {
+        self.inner.shared.peer()
+    }
+
+    /// The epoch of the group.
+    pub fn epoch(&self) -> u64 {
+        self.inner.shared.counters.epoch.value()
+    }
+
+    /// Counters since the handshake.
+    pub fn statistics(&self) -> Statistics {
+        self.inner.shared.statistics()
+    }
+}
+
+impl<IO: IntoSplit> OwnedWriteHalf<IO> {
+    /// As [`MlsStream::rekey`]. If nobody polls the reading half, this future reads ahead for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::rekey`].
+    pub async fn rekey(&mut self) -> io::Result<()> {
+        let ticket = poll_fn(|cx| self.inner.poll_request(Side::Owner, cx)).await?;
+        poll_fn(|cx| self.poll_updated(ticket, cx)).await
+    }
+
+    fn poll_updated(&self, ticket: u64, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let inner = &*self.inner;
+        inner.writing.visit();
+        inner.writing.register(Side::Owner, cx);
+        loop {
+            let mut guard = ready!(inner.write.poll_take(Side::Owner, cx));
+            let (io, write) = &mut *guard;
+            write.sender.check_failed()?;
+            let _ = write.poll_drain(io, &inner.writing, Side::Owner, cx)?;
+            inner.publish(write);
+            if write.sender.updates_completed() >= ticket {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(inner.help_reading(io, write, cx))?;
+        }
+    }
+
+    /// Asks for an update without waiting for it. Gives the value of
+    /// [`Statistics::own_updates`] at which it is in use.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::request_rekey`].
+    pub async fn request_rekey(&mut self) -> io::Result<u64> {
+        Ok(poll_fn(|cx| self.inner.poll_request(Side::Owner, cx)).await?)
+    }
+
+    fn poll_with<T>(
+        &self,
+        cx: &Context<'_>,
+        work: impl FnOnce(&mut IO::WriteHalf, &mut WriteSide) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let inner = &*self.inner;
+        inner.writing.visit();
+        let mut guard = ready!(inner.write.poll_take(Side::Owner, cx));
+        let (io, write) = &mut *guard;
+        while inner.reading.needs_help() {
+            if !matches!(inner.help_reading(io, write, cx), Poll::Ready(Ok(()))) {
+                break;
+            }
+        }
+        let updates = write.sender.is_waiting();
+        let result = work(io, write);
+        if write.sender.is_waiting() == updates {
+            inner.publish(write);
+        } else {
+            inner.publish_update(write);
+        }
+        result
+    }
+
+    /// Who the peer is.
+    pub fn peer(&self) -> PeerIdentity {
+        self.inner.shared.peer()
+    }
+
+    /// The epoch of the group.
+    pub fn epoch(&self) -> u64 {
+        self.inner.shared.counters.epoch.value()
+    }
+
+    /// Counters since the handshake.
+    pub fn statistics(&self) -> Statistics {
+        self.inner.shared.statistics()
+    }
+}
+
+impl<IO: IntoSplit> Ends for Borrowing<'_, IO> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(&mut *self.io), cx, buf)
+    }
+
+    fn poll_control(
+        &mut self,
+        control: &mut Option<Control>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Option<KeyChange>, Error>> {
+        let inner = self.inner;
+        let mut guard = ready!(inner.write.poll_take(Side::Helper, cx));
+        let (io, write) = &mut *guard;
+        let result = control.take().map_or(Ok(None), |control| write.handle(control));
+        let _ = write.poll_drain(io, &inner.writing, Side::Helper, cx);
+        inner.publish_update(write);
+        Poll::Ready(result)
+    }
+
+    fn drain(&mut self, cx: &Context<'_>) {
+        let inner = self.inner;
+        if !inner.has_output.load(Ordering::Acquire) {
+            return;
+        }
+        // If the writing half is at it, it drains by itself.
+        if let Some(mut guard) = inner.write.try_take(Side::Helper) {
+            let (io, write) = &mut *guard;
+            let _ = write.poll_drain(io, &inner.writing, Side::Helper, cx);
+            inner.publish(write);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        *self.inner.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<IO: IntoSplit> Ends for Holding<'_, IO> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(&mut *self.io), cx, buf)
+    }
+
+    fn poll_control(
+        &mut self,
+        control: &mut Option<Control>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Option<KeyChange>, Error>> {
+        let result = control.take().map_or(Ok(None), |control| self.write.handle(control));
+        self.drain(cx);
+        self.inner.publish_update(self.write);
+        Poll::Ready(result)
+    }
+
+    fn drain(&mut self, cx: &Context<'_>) {
+        let _ = self.write.poll_drain(self.write_io, &self.inner.writing, Side::Owner, cx);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+impl<IO: IntoSplit> AsyncRead for OwnedReadHalf<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.front.is_empty() {
+            let length = this.front.len().min(buf.remaining());
+            buf.put_slice(&this.front.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_read_with(cx, |read| read.copy_to(buf).then_some(())).map_ok(|_| ())
+    }
+}
+
+impl<IO: IntoSplit> AsyncBufRead for OwnedReadHalf<IO> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.front.is_empty() {
+            let data = ready!(this.poll_read_with(cx, ReadSide::pop))?;
+            this.front = data.unwrap_or_default();
+        }
+        Poll::Ready(Ok(&this.front))
+    }
+
+    fn consume(self: Pin<&mut Self>, amount: usize) {
+        let this = self.get_mut();
+        let amount = amount.min(this.front.len());
+        let _ = this.front.split_to(amount);
+    }
+}
+
+impl<IO: IntoSplit> AsyncWrite for OwnedWriteHalf<IO> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let writing = &self.inner.writing;
+        self.poll_with(cx, |io, write| write.poll_write(bufs, io, writing, cx))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let writing = &self.inner.writing;
+        self.poll_with(cx, |io, write| {
+            write.sender.check_failed()?;
+            write.poll_drain(io, writing, Side::Owner, cx)
+        })
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Inner { writing, peer_closed, .. } = &*self.inner;
+        let peer_closed = peer_closed.load(Ordering::Acquire);
+        self.poll_with(cx, |io, write| write.poll_close(peer_closed, io, writing, cx))
+    }
+}
+
+impl IntoSplit for TcpStream {
+    type ReadHalf = tcp::OwnedReadHalf;
+    type WriteHalf = tcp::OwnedWriteHalf;
+
+    fn into_split(self) -> (tcp::OwnedReadHalf, tcp::OwnedWriteHalf) {
+        self.into_split()
+    }
+}
+
+#[cfg(unix)]
+impl IntoSplit for tokio::net::UnixStream {
+    type ReadHalf = tokio::net::unix::OwnedReadHalf;
+    type WriteHalf = tokio::net::unix::OwnedWriteHalf;
+
+    fn into_split(self) -> (Self::ReadHalf, Self::WriteHalf) {
+        self.into_split()
+    }
+}
+
+/// For tests: an in-memory pipe has locks of its own.
+impl IntoSplit for DuplexStream {
+    type ReadHalf = ReadHalf<Self>;
+    type WriteHalf = WriteHalf<Self>;
+
+    fn into_split(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+        tokio::io::split(self)
+    }
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> IntoSplit for Join<R, W> {
+    type ReadHalf = R;
+    type WriteHalf = W;
+
+    fn into_split(self) -> (R, W) {
+        self.into_inner()
+    }
+}
+
+impl<IO: IntoSplit> IntoSplit for MlsStream<IO> {
+    type ReadHalf = OwnedReadHalf<IO>;
+    type WriteHalf = OwnedWriteHalf<IO>;
+
+    fn into_split(self) -> (OwnedReadHalf<IO>, OwnedWriteHalf<IO>) {
+        self.into_split()
+    }
+}
+
+impl<IO: IntoSplit> fmt::Debug for OwnedReadHalf<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedReadHalf").field("peer", &self.peer()).finish_non_exhaustive()
+    }
+}
+
+impl<IO: IntoSplit> fmt::Debug for OwnedWriteHalf<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedWriteHalf").field("peer", &self.peer()).finish_non_exhaustive()
+    }
+}

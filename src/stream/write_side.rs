@@ -1,0 +1,166 @@
+//! The sending half of a stream's state, without the transport.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncWrite;
+
+use super::wake::{Direction, Side};
+use crate::{
+    error::Error,
+    time::Time,
+    two_party::{Control, KeyChange, Sender},
+};
+
+/// Sealed records that wait for the transport, and the machine that seals them.
+pub(super) struct WriteSide {
+    pub(super) sender: Sender,
+    out: BytesMut,
+    limit: usize,
+    /// Something was written to the transport since it was last flushed.
+    unflushed: bool,
+    /// The transport's sending direction is gone.
+    broken: Option<io::ErrorKind>,
+    /// The transport's sending direction has been shut down.
+    shut_down: bool,
+}
+
+impl WriteSide {
+    pub(super) fn new(sender: Sender, limit: usize) -> Self {
+        Self {
+            sender,
+            out: BytesMut::new(),
+            limit,
+            unflushed: false,
+            broken: None,
+            shut_down: false,
+        }
+    }
+
+    /// Seals as much of the buffers as there is room for, and sends what the transport takes. At
+    /// least one byte is accepted, or the transport is not ready.
+    pub(super) fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        bufs: &[io::IoSlice<'_>],
+        io: &mut W,
+        direction: &Direction,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.sender.check_open()?;
+        self.check_timeout()?;
+        if self.out.len() >= self.limit {
+            ready!(self.poll_drain(io, direction, Side::Owner, cx))?;
+        }
+        let mut accepted = 0;
+        for buf in bufs {
+            let room = self.limit.saturating_sub(self.out.len());
+            let length = buf.len().min(room);
+            self.sender.write(&buf[..length], &mut self.out)?;
+            accepted += length;
+            if length < buf.len() {
+                break;
+            }
+        }
+        self.sender.poll_update(&mut self.out)?;
+        match self.poll_drain(io, direction, Side::Owner, cx) {
+            // What was accepted is reported once, whatever becomes of it.
+            Poll::Ready(Err(error)) if accepted == 0 => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(accepted)),
+        }
+    }
+
+    /// Seals all of the data, whatever the limit; [`WriteSide::has_room`] was asked before.
+    pub(super) fn seal_all(&mut self, data: &[u8]) -> io::Result<()> {
+        self.check_timeout()?;
+        self.sender.write(data, &mut self.out)?;
+        Ok(self.sender.poll_update(&mut self.out)?)
+    }
+
+    /// Sends all that is sealed and flushes the transport.
+    pub(super) fn poll_drain<W: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut W,
+        direction: &Direction,
+        side: Side,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(kind) = self.broken {
+            return Poll::Ready(Err(kind.into()));
+        }
+        if !self.has_output() {
+            return Poll::Ready(Ok(()));
+        }
+        let result: Poll<io::Result<()>> = direction.poll(side, cx, |cx| {
+            while !self.out.is_empty() {
+                let written = ready!(Pin::new(&mut *io).poll_write(cx, &self.out))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.out.advance(written);
+                self.unflushed = true;
+            }
+            ready!(Pin::new(&mut *io).poll_flush(cx))?;
+            self.unflushed = false;
+            Poll::Ready(Ok(()))
+        });
+        if let Poll::Ready(Err(error)) = &result {
+            self.broken = Some(error.kind());
+        }
+        result
+    }
+
+    /// Sends the close_notify. The transport is shut down only when the peer has closed, too:
+    /// until then its updates have to be answered.
+    pub(super) fn poll_close<W: AsyncWrite + Unpin>(
+        &mut self,
+        peer_closed: bool,
+        io: &mut W,
+        direction: &Direction,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.sender.close(&mut self.out)?;
+        ready!(self.poll_drain(io, direction, Side::Owner, cx))?;
+        if peer_closed && !self.shut_down {
+            ready!(direction.poll(Side::Owner, cx, |cx| Pin::new(io).poll_shutdown(cx)))?;
+            self.shut_down = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Deals with what the receiving half found.
+    pub(super) fn handle(&mut self, control: Control) -> Result<Option<KeyChange>, Error> {
+        self.sender.handle(control, Time::now(), &mut self.out)
+    }
+
+    /// Asks for an update and starts it if none is outstanding.
+    pub(super) fn request_update(&mut self) -> Result<u64, Error> {
+        let ticket = self.sender.request_update()?;
+        self.sender.poll_update(&mut self.out)?;
+        Ok(ticket)
+    }
+
+    /// Looks at the clock if the policy has a deadline.
+    fn check_timeout(&mut self) -> Result<(), Error> {
+        if let Some(deadline) = self.sender.timeout() {
+            let now = Time::now();
+            if now.monotonic >= deadline {
+                self.sender.handle_timeout(now, &mut self.out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Something waits for the transport.
+    pub(super) fn has_output(&self) -> bool {
+        !self.out.is_empty() || self.unflushed
+    }
+
+    /// There is room for another write.
+    pub(super) fn has_room(&self) -> bool {
+        self.out.len() < self.limit
+    }
+}

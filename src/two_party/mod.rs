@@ -1,0 +1,387 @@
+//! The two-party profile of MLS over the TLS 1.3 record layer, without any IO.
+//!
+//! A [`Connection`] is one end of a channel. It is a function of state, input and time: it owns no
+//! socket, starts no task and reads no clock. What it has to send it appends to a buffer of the
+//! caller's. [`crate::MlsStream`] is this machine with a socket.
+
+mod handshake;
+mod receiver;
+mod rekey;
+mod sender;
+mod shared;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+use zeroize::Zeroizing;
+
+pub use self::shared::Statistics;
+pub(crate) use self::{
+    handshake::{Established, Handshake},
+    receiver::{Control, Incoming, KeyChange, Receiver},
+    sender::Sender,
+    shared::Shared,
+};
+use crate::{
+    auth::{PeerIdentity, Role},
+    config::Config,
+    crypto::CipherSuite,
+    error::{ApiMisuse, Error},
+    name::ServerName,
+    time::Time,
+    wire::Record,
+};
+
+/// One end of a channel, in either role, without IO.
+///
+/// The calls come in four kinds, and a driver needs nothing else:
+///
+/// - **from the network**: [`handle_input`](Self::handle_input) takes bytes that arrived,
+///   [`handle_eof`](Self::handle_eof) the end of them, [`handle_timeout`](Self::handle_timeout) the
+///   passing of time. After input, call `handle_input` until it returns `Ok(None)`.
+/// - **from the application**: [`write`](Self::write), [`rekey`](Self::rekey),
+///   [`close`](Self::close).
+/// - **to the driver**: whatever is to be sent is appended to the `out` of each call, in order;
+///   [`poll_timeout`](Self::poll_timeout) says when to call `handle_timeout`. Bytes that a call
+///   appended must be sent even if the call returned an error: the alert is among them.
+/// - **getters**: the rest.
+///
+/// An error is fatal and sticky, except for [`Error::ApiMisuse`], which changes nothing.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use bytes::BytesMut;
+/// # use mls_channel::{Config, Connection, Event, Identity, PinnedKeys, ServerName, Time};
+/// # fn main() -> Result<(), mls_channel::Error> {
+/// # let client = Identity::generate("client")?;
+/// # let server = Identity::generate("server")?;
+/// # let config = |own: &Identity, other: &Identity| -> Result<_, mls_channel::Error> {
+/// #     let pinned = PinnedKeys::parse(&other.public_line())?;
+/// #     Ok(Arc::new(Config::builder().identity(own.clone()).authentication_service(pinned).build()?))
+/// # };
+/// let now = Time::now();
+/// let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+/// let name = ServerName::new("server")?;
+/// let mut a = Connection::initiator(config(&client, &server)?, name, now, &mut to_server)?;
+/// let mut b = Connection::responder(config(&server, &client)?, now);
+///
+/// assert_eq!(b.handle_input(now, &mut to_server, &mut to_client)?, None); // ClientHello
+/// let event = a.handle_input(now, &mut to_client, &mut to_server)?; // ServerHello
+/// assert_eq!(event, Some(Event::HandshakeComplete));
+/// a.write(b"hello", &mut to_server)?;
+/// let event = b.handle_input(now, &mut to_server, &mut to_client)?; // confirmation
+/// assert_eq!(event, Some(Event::HandshakeComplete));
+/// let event = b.handle_input(now, &mut to_server, &mut to_client)?;
+/// assert_eq!(event, Some(Event::Data(b"hello"[..].into())));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Connection {
+    state: State,
+}
+
+enum State {
+    Handshaking(Box<Handshake>),
+    Established(Box<Traffic>),
+    Failed(Error),
+}
+
+struct Traffic {
+    established: Established,
+    /// The epoch of the last [`Event::EpochChanged`].
+    announced: u64,
+}
+
+/// What input led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer is authenticated and has shown that it has the keys. Data may be written.
+    HandshakeComplete,
+    /// Application data, in order; never empty.
+    Data(Bytes),
+    /// Records are sealed under a new epoch.
+    EpochChanged {
+        /// The epoch of the group now.
+        epoch: u64,
+    },
+    /// The peer will send no more data. Data can still be written (CH-04).
+    PeerClosed,
+}
+
+impl Connection {
+    /// Starts as the initiator. The ClientHello is appended to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crypto`] when the cryptographic provider fails.
+    pub fn initiator(
+        config: Arc<Config>,
+        server_name: ServerName,
+        now: Time,
+        out: &mut BytesMut,
+    ) -> Result<Self, Error> {
+        let handshake = Handshake::initiate(config, server_name, now, out)?;
+        Ok(Self { state: State::Handshaking(Box::new(handshake)) })
+    }
+
+    /// Waits for a ClientHello as the responder.
+    pub fn responder(config: Arc<Config>, now: Time) -> Self {
+        Self { state: State::Handshaking(Box::new(Handshake::respond(config, now))) }
+    }
+
+    /// Takes whole records off the front of `input` until there is something to tell. `Ok(None)`:
+    /// more input is needed; what is left in `input` is the beginning of a record.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the peer did wrong. The alert for it is in `out`.
+    pub fn handle_input(
+        &mut self,
+        now: Time,
+        input: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<Option<Event>, Error> {
+        match &mut self.state {
+            State::Handshaking(handshake) => match handshake.handle_input(now, input, out) {
+                Ok(None) => Ok(None),
+                Ok(Some(established)) => {
+                    let announced = established.shared.counters.epoch.value();
+                    self.state = State::Established(Box::new(Traffic { established, announced }));
+                    Ok(Some(Event::HandshakeComplete))
+                }
+                Err(error) => Err(self.fail(error)),
+            },
+            State::Established(traffic) => {
+                traffic.handle_input(now, input, out).map_err(|error| self.fail(error))
+            }
+            State::Failed(error) => Err(error.clone()),
+        }
+    }
+
+    /// The stream ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Truncated`] unless the peer has closed before.
+    pub fn handle_eof(&mut self) -> Result<(), Error> {
+        let result = match &self.state {
+            State::Handshaking(handshake) => Err(handshake.handle_eof()),
+            State::Established(traffic) => traffic.established.receiver.handle_eof(),
+            State::Failed(error) => Err(error.clone()),
+        };
+        result.map_err(|error| self.fail(error))
+    }
+
+    /// Time has passed. Early calls do nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HandshakeTimeout`], and what an update can fail with.
+    pub fn handle_timeout(&mut self, now: Time, out: &mut BytesMut) -> Result<(), Error> {
+        let result = match &mut self.state {
+            State::Handshaking(handshake) => handshake.handle_timeout(now, out),
+            State::Established(traffic) => traffic.established.sender.handle_timeout(now, out),
+            State::Failed(error) => Err(error.clone()),
+        };
+        result.map_err(|error| self.fail(error))
+    }
+
+    /// Seals all of `data` and appends the records to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiMisuse::HandshakeNotComplete`], [`ApiMisuse::Closed`], [`Error::KeyExhausted`].
+    pub fn write(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), Error> {
+        let sender = self.sender()?;
+        let result = sender.write(data, out).and_then(|()| sender.poll_update(out));
+        result.map_err(|error| self.fail(error))
+    }
+
+    /// Asks for an update of this party's keys (CH-06). If one is outstanding, another follows it.
+    /// It is in use in both directions when [`Statistics::own_updates`] reaches the returned
+    /// number.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiMisuse::HandshakeNotComplete`], [`ApiMisuse::Closed`].
+    pub fn rekey(&mut self, out: &mut BytesMut) -> Result<u64, Error> {
+        let sender = self.sender()?;
+        let result = sender.request_update().and_then(|ticket| {
+            sender.poll_update(out)?;
+            Ok(ticket)
+        });
+        result.map_err(|error| self.fail(error))
+    }
+
+    /// Says that this party sends no more data. It still receives, and takes part in rekeys.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiMisuse::HandshakeNotComplete`].
+    pub fn close(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+        let result = self.sender()?.close(out);
+        result.map_err(|error| self.fail(error))
+    }
+
+    /// When to call [`Connection::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Handshaking(handshake) => Some(handshake.deadline()),
+            State::Established(traffic) => traffic.established.sender.timeout(),
+            State::Failed(_) => None,
+        }
+    }
+
+    /// A secret that both ends, and nobody else, can derive from the current epoch (RFC 9420,
+    /// section 8.5). Both ends must be in the same epoch: compare [`Statistics::epoch`].
+    ///
+    /// # Errors
+    ///
+    /// [`ApiMisuse::Exporter`] for a label that begins with `MLS-TLS `, a length of zero or above
+    /// 255 hash lengths; [`ApiMisuse::HandshakeNotComplete`].
+    pub fn export_secret(
+        &self,
+        label: &str,
+        context: &[u8],
+        length: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.established()?.sender.export_secret(label, context, length)
+    }
+
+    /// Whose end this is.
+    pub fn role(&self) -> Option<Role> {
+        Some(self.shared()?.info.role)
+    }
+
+    /// Who the peer is. `None` before the handshake is complete, as with all that follow.
+    pub fn peer(&self) -> Option<PeerIdentity> {
+        Some(self.shared()?.peer())
+    }
+
+    /// The cipher suite.
+    pub fn cipher_suite(&self) -> Option<CipherSuite> {
+        Some(self.shared()?.info.suite)
+    }
+
+    /// The application protocol that was selected, if any.
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.shared()?.info.alpn.as_deref()
+    }
+
+    /// The name of the service that the initiator asked for.
+    pub fn server_name(&self) -> Option<&ServerName> {
+        self.shared()?.info.server_name.as_ref()
+    }
+
+    /// A value that is the same at both ends of this connection and at no other (RFC 5056). It
+    /// comes from the first epoch and never changes.
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        Some(self.shared()?.info.channel_binding)
+    }
+
+    /// Counters since the handshake.
+    pub fn statistics(&self) -> Option<Statistics> {
+        Some(self.shared()?.statistics())
+    }
+
+    fn established(&self) -> Result<&Established, Error> {
+        match &self.state {
+            State::Handshaking(_) => Err(ApiMisuse::HandshakeNotComplete.into()),
+            State::Established(traffic) => Ok(&traffic.established),
+            State::Failed(error) => Err(error.clone()),
+        }
+    }
+
+    fn sender(&mut self) -> Result<&mut Sender, Error> {
+        match &mut self.state {
+            State::Handshaking(_) => Err(ApiMisuse::HandshakeNotComplete.into()),
+            State::Established(traffic) => Ok(&mut traffic.established.sender),
+            State::Failed(error) => Err(error.clone()),
+        }
+    }
+
+    fn shared(&self) -> Option<&Shared> {
+        self.established().ok().map(|established| &*established.shared)
+    }
+
+    fn fail(&mut self, error: Error) -> Error {
+        if !matches!(error, Error::ApiMisuse(_)) {
+            self.state = State::Failed(error.clone());
+        }
+        error
+    }
+}
+
+impl Handshake {
+    /// Takes records off the front of `input` until the handshake is complete.
+    pub(crate) fn handle_input(
+        &mut self,
+        now: Time,
+        input: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<Option<Established>, Error> {
+        loop {
+            let record = match Record::split_from(input) {
+                Ok(Some(record)) => record,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(self.fail(error.into(), out)),
+            };
+            if let Some(established) = self.handle_record(record, now, out)? {
+                return Ok(Some(established));
+            }
+        }
+    }
+}
+
+impl Traffic {
+    fn handle_input(
+        &mut self,
+        now: Time,
+        input: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<Option<Event>, Error> {
+        let Established { sender, receiver, shared, early } = &mut self.established;
+        loop {
+            let epoch = shared.counters.epoch.value();
+            if epoch != self.announced {
+                self.announced = epoch;
+                return Ok(Some(Event::EpochChanged { epoch }));
+            }
+            let incoming = match early.take() {
+                Some(incoming) => Ok(Some(incoming)),
+                None => receiver.next(input),
+            };
+            let control = match incoming {
+                Ok(None) => return Ok(None),
+                Ok(Some(Incoming::Data(data))) => return Ok(Some(Event::Data(data.freeze()))),
+                Ok(Some(Incoming::Control(control))) => control,
+                Err(error) => Control::Failure(error),
+            };
+            let closed = matches!(control, Control::PeerClosed);
+            if let Some(change) = sender.handle(control, now, out)? {
+                receiver.apply(change);
+            }
+            if closed {
+                return Ok(Some(Event::PeerClosed));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Handshaking(_) => "handshaking",
+            State::Established(_) => "established",
+            State::Failed(_) => "failed",
+        };
+        f.debug_struct("Connection")
+            .field("state", &state)
+            .field("statistics", &self.statistics())
+            .finish_non_exhaustive()
+    }
+}

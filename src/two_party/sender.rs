@@ -1,0 +1,340 @@
+//! The sending direction of an established connection, and the group.
+//!
+//! Whatever happens to the group ends in something to send, so the group lives here.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::BytesMut;
+use zeroize::Zeroizing;
+
+use super::{
+    receiver::{Control, KeyChange},
+    rekey::{OnUpdate, OwnUpdates, UpdateFlood, on_update},
+    shared::Shared,
+};
+use crate::{
+    auth::{self, AuthenticationRequest, Purpose, Role},
+    config::Config,
+    error::{ApiMisuse, CryptoError, Error, PeerMisbehaved},
+    group::{EpochSecrets, Group, StagedUpdate},
+    record::{RecordKey, SendPath},
+    time::Time,
+    wire::{Alert, AlertDescription, ContentType, ENVELOPE_LEN, MAX_PLAINTEXT, TwoPartyMessage},
+};
+
+/// Labels of MLS exporters that an application cannot use: they are the channel's own.
+const RESERVED_LABELS: &str = "MLS-TLS ";
+
+/// Seals records, and does everything that concerns the group.
+pub(crate) struct Sender {
+    path: SendPath,
+    group: Group,
+    updates: OwnUpdates,
+    flood: UpdateFlood,
+    closed: bool,
+    peer_closed: bool,
+    failed: Option<Error>,
+    peer_max_message_size: usize,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+}
+
+impl Sender {
+    pub(crate) fn new(
+        path: SendPath,
+        group: Group,
+        config: Arc<Config>,
+        peer_max_message_size: usize,
+        shared: Arc<Shared>,
+        now: Instant,
+    ) -> Self {
+        let updates = OwnUpdates::new(config.rekey, now);
+        updates.set_attention(&shared.counters);
+        Self {
+            path,
+            group,
+            updates,
+            flood: UpdateFlood::new(config.limits),
+            closed: false,
+            peer_closed: false,
+            failed: None,
+            peer_max_message_size,
+            config,
+            shared,
+        }
+    }
+
+    /// Seals application data. Call [`Sender::poll_update`] afterwards.
+    pub(crate) fn write(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), Error> {
+        self.check_open()?;
+        for chunk in data.chunks(MAX_PLAINTEXT) {
+            if let Err(error) = self.path.seal_data(chunk, out) {
+                return Err(self.fail(error, out));
+            }
+            let counters = &self.shared.counters;
+            counters.bytes_sent.add(chunk.len() as u64);
+            counters.records_sent.add(1);
+        }
+        Ok(())
+    }
+
+    /// Sends an empty record, which shows the peer that this party has the keys.
+    pub(crate) fn confirm(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+        self.path.seal_empty(out)
+    }
+
+    /// Starts an update if one is wanted, by a caller or by policy, and none is outstanding (2P-07).
+    pub(crate) fn poll_update(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+        self.check_failed()?;
+        if self.closed && self.peer_closed {
+            return Ok(());
+        }
+        if self.updates.is_due(&self.shared.counters, self.path.is_worn())
+            && let Err(error) = self.start_update(out)
+        {
+            return Err(self.fail(error, out));
+        }
+        self.updates.set_attention(&self.shared.counters);
+        Ok(())
+    }
+
+    fn start_update(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+        let commit = self.group.start_update()?;
+        let epoch = self.group.pending_epoch().ok_or(CryptoError::Internal("the update"))?;
+        self.send_message(&TwoPartyMessage::ConnectionUpdate { commit }, out)?;
+        self.updates.start(epoch);
+        Ok(())
+    }
+
+    /// Asks for an update. It is complete when [`Sender::updates_completed`] reaches the number.
+    pub(crate) fn request_update(&mut self) -> Result<u64, Error> {
+        self.check_failed()?;
+        if self.closed && self.peer_closed {
+            return Err(ApiMisuse::Closed.into());
+        }
+        Ok(self.updates.request())
+    }
+
+    /// Deals with what the receiving direction found.
+    pub(crate) fn handle(
+        &mut self,
+        control: Control,
+        now: Time,
+        out: &mut BytesMut,
+    ) -> Result<Option<KeyChange>, Error> {
+        self.check_failed()?;
+        let result = match control {
+            Control::Update(commit) => self.handle_update(&commit, now, out),
+            Control::EpochKeyUpdate(epoch) => self.handle_epoch_key_update(epoch, now, out),
+            Control::PeerClosed => {
+                self.peer_closed = true;
+                Ok(None)
+            }
+            Control::Attention => Ok(None),
+            Control::Timeout(passed) => {
+                self.updates.handle_timeout(passed, &self.shared.counters);
+                Ok(None)
+            }
+            Control::Failure(error) => Err(error),
+        };
+        let change = result.map_err(|error| self.fail(error, out))?;
+        self.poll_update(out)?;
+        Ok(change)
+    }
+
+    fn handle_update(
+        &mut self,
+        commit: &[u8],
+        now: Time,
+        out: &mut BytesMut,
+    ) -> Result<Option<KeyChange>, Error> {
+        self.flood.count(now.monotonic, &self.shared.counters)?;
+        match on_update(self.shared.info.role, self.updates.waiting().is_some()) {
+            OnUpdate::Ignore => {
+                self.shared.counters.crossed_updates.add(1);
+                self.updates.ignore()?;
+                return Ok(None);
+            }
+            OnUpdate::DropOwnThenApply => {
+                self.shared.counters.crossed_updates.add(1);
+                self.updates.restart();
+                self.group.drop_update()?;
+            }
+            OnUpdate::Apply => {}
+        }
+        let update = match self.group.receive_update(commit)? {
+            StagedUpdate::SameCredential(update) => update,
+            StagedUpdate::NewCredential(update) => {
+                let previous = self.shared.peer();
+                let request = AuthenticationRequest::new(
+                    update.claim().presented(),
+                    self.shared.info.role.peer(),
+                    self.shared.info.server_name.as_ref(),
+                    Purpose::Update { previous: &previous },
+                    now.calendar,
+                );
+                let peer = auth::validate(&*self.config.authentication_service, &request)?;
+                let update = update.authenticated(&peer);
+                self.shared.set_peer(peer.into_peer());
+                update
+            }
+        };
+        self.group.apply(update)?;
+        let secrets = self.group.traffic_secrets()?;
+        // The answer is the last record of the old epoch (2P-11).
+        let answer = TwoPartyMessage::EpochKeyUpdate { epoch: secrets.epoch };
+        self.send_message(&answer, out)?;
+        self.shared.counters.peer_updates.add(1);
+        let receive = self.switch(secrets)?;
+        Ok(Some(KeyChange::Expect(receive)))
+    }
+
+    fn handle_epoch_key_update(
+        &mut self,
+        epoch: u64,
+        now: Time,
+        out: &mut BytesMut,
+    ) -> Result<Option<KeyChange>, Error> {
+        let Some(expected) = self.updates.waiting() else {
+            return Err(PeerMisbehaved::UnsolicitedEpochKeyUpdate.into());
+        };
+        if epoch != expected {
+            return Err(PeerMisbehaved::WrongEpoch { expected, got: epoch }.into());
+        }
+        self.group.merge_update()?;
+        let secrets = self.group.traffic_secrets()?;
+        let receive = self.switch(secrets)?;
+        self.updates.complete(now.monotonic, &self.shared.counters);
+        self.shared.counters.own_updates.set(self.updates.completed());
+        // The first record under the new key lets the peer erase the old one.
+        self.path.seal_empty(out)?;
+        Ok(Some(KeyChange::Switch(receive)))
+    }
+
+    /// Sends under the new epoch from now on, and gives the key to receive with.
+    fn switch(&mut self, secrets: EpochSecrets) -> Result<RecordKey, Error> {
+        let epoch = secrets.epoch;
+        let (send, receive) = record_keys(&self.group, self.shared.info.role, secrets)?;
+        self.path.switch(send);
+        self.shared.counters.epoch.set(epoch);
+        Ok(receive)
+    }
+
+    fn send_message(&mut self, message: &TwoPartyMessage, out: &mut BytesMut) -> Result<(), Error> {
+        const TOO_LONG: CryptoError =
+            CryptoError::Unsupported("updates as small as the peer wants them");
+        let encoded = message.encode().map_err(|_| TOO_LONG)?;
+        if encoded.len() > self.peer_max_message_size.saturating_add(ENVELOPE_LEN) {
+            return Err(TOO_LONG.into());
+        }
+        self.path.seal_control(ContentType::Handshake, &encoded, out)
+    }
+
+    /// Time has passed: the policy may want an update.
+    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut BytesMut) -> Result<(), Error> {
+        self.handle(Control::Timeout(now.monotonic), now, out).map(|_| ())
+    }
+
+    /// Ends this direction with a close_notify. The other direction, and updates, go on (CH-04).
+    pub(crate) fn close(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+        self.check_failed()?;
+        if !self.closed {
+            self.closed = true;
+            self.send_alert(AlertDescription::CloseNotify, out)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the connection: tells the peer, and remembers why.
+    pub(crate) fn fail(&mut self, error: Error, out: &mut BytesMut) -> Error {
+        if self.failed.is_none() {
+            self.failed = Some(error.clone());
+            if let Some(description) = error.alert() {
+                // Nothing is left to be done about a connection that cannot even say goodbye.
+                let _ = self.send_alert(description, out);
+            }
+        }
+        error
+    }
+
+    fn send_alert(
+        &mut self,
+        description: AlertDescription,
+        out: &mut BytesMut,
+    ) -> Result<(), Error> {
+        self.path.seal_control(ContentType::Alert, &Alert::new(description).encode(), out)
+    }
+
+    /// Exports a secret from the current epoch for the application (CH-07).
+    pub(crate) fn export_secret(
+        &self,
+        label: &str,
+        context: &[u8],
+        length: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let longest = 255 * self.group.suite().hash_len();
+        if label.starts_with(RESERVED_LABELS) || length == 0 || length > longest {
+            return Err(ApiMisuse::Exporter.into());
+        }
+        self.group.export(label, context, length)
+    }
+
+    /// When to call [`Sender::handle_timeout`].
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        match self.failed.is_some() || (self.closed && self.peer_closed) {
+            true => None,
+            false => self.updates.deadline(),
+        }
+    }
+
+    /// How many of this party's updates the peer has confirmed.
+    pub(crate) fn updates_completed(&self) -> u64 {
+        self.updates.completed()
+    }
+
+    /// An update is outstanding.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.updates.waiting().is_some()
+    }
+
+    /// Application data can be written.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        self.check_failed()?;
+        if self.closed { Err(ApiMisuse::Closed.into()) } else { Ok(()) }
+    }
+
+    /// The error that ended the connection, if one did.
+    pub(crate) fn check_failed(&self) -> Result<(), Error> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
+    #[cfg(test)]
+    pub(crate) fn group_mut(&mut self) -> &mut Group {
+        &mut self.group
+    }
+
+    #[cfg(test)]
+    pub(crate) fn path_mut(&mut self) -> &mut SendPath {
+        &mut self.path
+    }
+}
+
+/// The keys of an epoch: to send with, and to receive with (TL-01). The client is the initiator of
+/// this connection.
+pub(crate) fn record_keys(
+    group: &Group,
+    role: Role,
+    secrets: EpochSecrets,
+) -> Result<(RecordKey, RecordKey), Error> {
+    let derive = |secret| RecordKey::derive(group.crypto(), group.suite(), secret);
+    let (client, server) = (derive(secrets.client)?, derive(secrets.server)?);
+    Ok(match role {
+        Role::Initiator => (client, server),
+        Role::Responder => (server, client),
+    })
+}

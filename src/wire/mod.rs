@@ -1,0 +1,41 @@
+//! What travels on the wire: records, the messages inside them, and how both are encoded.
+//!
+//! ```text
+//!   stream of bytes   | type | 0x0303 | length |  payload        |  next record ...
+//!                                               \_______________/
+//!   before keys        alert, or a fragment of messages, as it is (TLSPlaintext)
+//!   after              the same or application data, sealed       (TLSCiphertext)
+//!
+//!   messages          | type | uint24 length |  body  |  next message ...
+//! ```
+//!
+//! Records are those of RFC 8446, section 5, byte for byte (TL-02). The messages of the two-party
+//! profile travel in records of type handshake, in an envelope that names them (TL-05), and may
+//! span records (TL-07). This module knows no keys, and an MLSMessage is opaque to it.
+//!
+//! [`Record`], [`Alert`] and [`TwoPartyMessage`] are public for tools that look at traffic, and so
+//! is the [`RecordCodec`]; an application needs none of them, except [`AlertDescription`] in
+//! errors.
+
+mod alert;
+#[cfg(feature = "tokio")]
+mod codec;
+mod envelope;
+mod messages;
+mod parameters;
+mod record;
+
+pub use alert::{Alert, AlertDescription, AlertLevel};
+#[cfg(feature = "tokio")]
+pub use codec::RecordCodec;
+pub use envelope::TwoPartyMessageType;
+pub(crate) use envelope::{ENVELOPE_LEN, MessageAssembler, RawMessage};
+pub use messages::TwoPartyMessage;
+pub(crate) use parameters::{
+    GroupParameters, InitiatorParameters, MIN_MESSAGE_SIZE, TRANSPORT_PARAMETERS,
+};
+pub(crate) use record::encode_plaintext;
+pub use record::{
+    ContentType, HEADER_LEN, LEGACY_VERSION, MAX_CIPHERTEXT, MAX_PLAINTEXT, Record, RecordHeader,
+    TAG_LEN,
+};
