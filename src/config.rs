@@ -127,6 +127,21 @@ impl Config {
         }
     }
 
+    /// Starts a configuration that differs from this one.
+    pub fn to_builder(&self) -> ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
+        let Self { identity, authentication_service, crypto, cipher_suites, alpn, rekey, limits } =
+            self.clone();
+        ConfigBuilder {
+            identity,
+            authentication_service,
+            crypto,
+            cipher_suites,
+            alpn,
+            rekey,
+            limits,
+        }
+    }
+
     /// Who this party is.
     pub fn identity(&self) -> &Identity {
         &self.identity

@@ -177,12 +177,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
             if let Poll::Ready(Err(error)) = sent {
                 return Poll::Ready(Err(error));
             }
+            let unsent = this.out.len();
             match handshake.handle_input(Time::now(), this.input, this.out) {
                 Ok(Some(established)) => {
                     *this.state = State::Established(Box::new(established));
                     continue;
                 }
-                Ok(None) if !this.out.is_empty() => continue,
+                Ok(None) if this.out.len() > unsent => continue,
                 Ok(None) => {}
                 Err(error) => {
                     *this.state = State::Failed(error);

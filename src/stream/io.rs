@@ -16,7 +16,7 @@ use tokio_util::io::poll_read_buf;
 use zeroize::Zeroizing;
 
 use super::{
-    read_side::{Ends, Progress, ReadSide},
+    read_side::{Closing, Ends, Progress, ReadSide},
     wake::{Direction, Side},
     write_side::WriteSide,
 };
@@ -243,6 +243,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Ends for Rest<'_, IO> {
     fn deadline(&self) -> Option<Instant> {
         self.write.sender.timeout()
     }
+
+    fn closing(&self) -> Closing {
+        self.write.closing()
+    }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for MlsStream<IO> {
@@ -314,7 +318,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MlsStream<IO> {
         let this = self.get_mut();
         this.writing.visit();
         this.help_reading(cx);
-        this.write.poll_close(this.read.is_closed(), &mut this.io, &this.writing, cx)
+        ready!(this.write.poll_close(&mut this.io, &this.writing, cx))?;
+        if !this.read.is_closed() {
+            return Poll::Ready(Ok(()));
+        }
+        while !this.read.is_settled(this.write.closing()) {
+            match ready!(this.poll_progress(Side::Helper, cx)) {
+                Ok(Progress::Data | Progress::Control) => {}
+                // Nothing more will come to be waited for.
+                Ok(Progress::End) | Err(_) => break,
+            }
+        }
+        this.write.poll_shut_down(&mut this.io, &this.writing, cx)
     }
 }
 

@@ -56,6 +56,18 @@ pub(super) trait Ends {
 
     /// When the rekey policy has to be looked at.
     fn deadline(&self) -> Option<Instant>;
+
+    /// This side has closed; and if so, whether its last update is still to be answered.
+    fn closing(&self) -> Closing;
+}
+
+/// How far the sending half is with closing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    Open,
+    /// Closed, with an update outstanding.
+    Lingering,
+    Closed,
 }
 
 /// Why [`ReadSide::poll_progress`] returned.
@@ -137,7 +149,7 @@ impl ReadSide {
                     Err(error) => Poll::Ready(Err(error.into())),
                 };
             }
-            if self.receiver.is_closed() && side == Side::Owner {
+            if side == Side::Owner && self.receiver.is_closed() && self.is_settled(ends.closing()) {
                 return Poll::Ready(Ok(Progress::End));
             }
             if side == Side::Owner
@@ -147,6 +159,19 @@ impl ReadSide {
                 continue;
             }
             ready!(self.poll_fill(ends, direction, side, cx))?;
+        }
+    }
+
+    /// Whether nothing more has to be read when both sides have closed.
+    ///
+    /// Answers to the last updates may still be on their way then. Whoever drops a TCP socket with
+    /// unread data in it, or before they arrive, resets the connection, and the peer loses what it
+    /// has not received yet.
+    pub(super) fn is_settled(&self, closing: Closing) -> bool {
+        match closing {
+            Closing::Open => true,
+            Closing::Lingering => false,
+            Closing::Closed => !self.receiver.expects_switch(),
         }
     }
 

@@ -27,7 +27,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     io::MlsStream,
-    read_side::{Ends, Progress, ReadSide},
+    read_side::{Closing, Ends, Progress, ReadSide},
     wake::{Direction, Lent, LentGuard, Side},
     write_side::WriteSide,
 };
@@ -75,8 +75,9 @@ struct Inner<IO: IntoSplit> {
     shared: Arc<Shared>,
     /// Sealed bytes wait for the transport.
     has_output: AtomicBool,
-    /// The peer has closed its direction.
-    peer_closed: AtomicBool,
+    /// [`Closing`] of the sending half: closed, and lingering.
+    closed: AtomicBool,
+    lingering: AtomicBool,
     /// When the rekey policy has to be looked at; changes once an epoch.
     deadline: Mutex<Option<Instant>>,
 }
@@ -102,7 +103,8 @@ impl<IO: IntoSplit> MlsStream<IO> {
         let (read_io, write_io) = io.into_split();
         let inner = Arc::new(Inner {
             has_output: AtomicBool::new(write.has_output()),
-            peer_closed: AtomicBool::new(read.is_closed()),
+            closed: AtomicBool::new(write.closing() != Closing::Open),
+            lingering: AtomicBool::new(write.closing() == Closing::Lingering),
             deadline: Mutex::new(write.sender.timeout()),
             read: Lent::new((read_io, read)),
             write: Lent::new((write_io, write)),
@@ -119,6 +121,9 @@ impl<IO: IntoSplit> Inner<IO> {
     /// Publishes what the reading half has to know about the sending half.
     fn publish(&self, write: &WriteSide) {
         self.has_output.store(write.has_output(), Ordering::Release);
+        let closing = write.closing();
+        self.lingering.store(closing == Closing::Lingering, Ordering::Release);
+        self.closed.store(closing != Closing::Open, Ordering::Release);
     }
 
     /// After a control message or an update: the deadline may have changed, and somebody may be
@@ -145,7 +150,6 @@ impl<IO: IntoSplit> Inner<IO> {
             read.check_read_ahead()?;
             let mut rest = Holding { io, write_io, write, inner: self };
             let progress = read.poll_progress(&mut rest, &self.reading, Side::Helper, cx);
-            self.peer_closed.store(read.is_closed(), Ordering::Release);
             match ready!(progress)? {
                 Progress::Data => {}
                 Progress::Control => return Poll::Ready(Ok(())),
@@ -195,7 +199,6 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
             // As a helper, because the update may still be answered after the peer has closed.
             inner.reading.register(Side::Owner, cx);
             let progress = read.poll_progress(&mut rest, &inner.reading, Side::Helper, cx);
-            inner.peer_closed.store(read.is_closed(), Ordering::Release);
             if let Progress::End = ready!(progress)? {
                 return Poll::Ready(Err(Error::from(ApiMisuse::PeerClosed).into()));
             }
@@ -218,7 +221,6 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
             }
             let mut rest = Borrowing { io, inner };
             let progress = read.poll_progress(&mut rest, &inner.reading, Side::Owner, cx);
-            inner.peer_closed.store(read.is_closed(), Ordering::Release);
             if let Progress::End = ready!(progress)? {
                 return Poll::Ready(Ok(None));
             }
@@ -359,6 +361,15 @@ impl<IO: IntoSplit> Ends for Borrowing<'_, IO> {
     fn deadline(&self) -> Option<Instant> {
         *self.inner.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn closing(&self) -> Closing {
+        let Inner { closed, lingering, .. } = self.inner;
+        match (closed.load(Ordering::Acquire), lingering.load(Ordering::Acquire)) {
+            (false, _) => Closing::Open,
+            (true, true) => Closing::Lingering,
+            (true, false) => Closing::Closed,
+        }
+    }
 }
 
 impl<IO: IntoSplit> Ends for Holding<'_, IO> {
@@ -383,6 +394,10 @@ impl<IO: IntoSplit> Ends for Holding<'_, IO> {
 
     fn deadline(&self) -> Option<Instant> {
         None
+    }
+
+    fn closing(&self) -> Closing {
+        self.write.closing()
     }
 }
 
@@ -453,9 +468,27 @@ impl<IO: IntoSplit> AsyncWrite for OwnedWriteHalf<IO> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Inner { writing, peer_closed, .. } = &*self.inner;
-        let peer_closed = peer_closed.load(Ordering::Acquire);
-        self.poll_with(cx, |io, write| write.poll_close(peer_closed, io, writing, cx))
+        let inner = &*self.inner;
+        self.poll_with(cx, |io, write| {
+            ready!(write.poll_close(io, &inner.writing, cx))?;
+            // If the reading half is at work, it waits for what there is to wait for.
+            let Some(mut guard) = inner.read.try_take(Side::Helper) else {
+                return Poll::Ready(Ok(()));
+            };
+            let (read_io, read) = &mut *guard;
+            if !read.is_closed() {
+                return Poll::Ready(Ok(()));
+            }
+            while !read.is_settled(write.closing()) {
+                let mut rest = Holding { io: read_io, write_io: io, write, inner };
+                match ready!(read.poll_progress(&mut rest, &inner.reading, Side::Helper, cx)) {
+                    Ok(Progress::Data | Progress::Control) => {}
+                    // Nothing more will come to be waited for.
+                    Ok(Progress::End) | Err(_) => break,
+                }
+            }
+            write.poll_shut_down(io, &inner.writing, cx)
+        })
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 
-use super::wake::{Direction, Side};
+use super::{
+    read_side::Closing,
+    wake::{Direction, Side},
+};
 use crate::{
     error::Error,
     time::Time,
@@ -25,6 +28,8 @@ pub(super) struct WriteSide {
     unflushed: bool,
     /// The transport's sending direction is gone.
     broken: Option<io::ErrorKind>,
+    /// How much of `out` is up to the close_notify, once that was sealed.
+    closing: Option<usize>,
     /// The transport's sending direction has been shut down.
     shut_down: bool,
 }
@@ -37,6 +42,7 @@ impl WriteSide {
             limit,
             unflushed: false,
             broken: None,
+            closing: None,
             shut_down: false,
         }
     }
@@ -101,6 +107,7 @@ impl WriteSide {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.out.advance(written);
+                self.closing = self.closing.map(|left| left.saturating_sub(written));
                 self.unflushed = true;
             }
             ready!(Pin::new(&mut *io).poll_flush(cx))?;
@@ -113,18 +120,35 @@ impl WriteSide {
         result
     }
 
-    /// Sends the close_notify. The transport is shut down only when the peer has closed, too:
-    /// until then its updates have to be answered.
+    /// Sends the close_notify.
     pub(super) fn poll_close<W: AsyncWrite + Unpin>(
         &mut self,
-        peer_closed: bool,
         io: &mut W,
         direction: &Direction,
         cx: &Context<'_>,
     ) -> Poll<io::Result<()>> {
         self.sender.close(&mut self.out)?;
+        if self.closing.is_none() {
+            self.closing = Some(self.out.len());
+        }
+        // An answer to the peer may follow the close_notify; nobody has to wait for that.
+        if self.poll_drain(io, direction, Side::Owner, cx)?.is_pending() && self.closing != Some(0)
+        {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Shuts the transport down. Only when the peer has closed, too: until then its updates have to
+    /// be answered.
+    pub(super) fn poll_shut_down<W: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut W,
+        direction: &Direction,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(io, direction, Side::Owner, cx))?;
-        if peer_closed && !self.shut_down {
+        if !self.shut_down {
             ready!(direction.poll(Side::Owner, cx, |cx| Pin::new(io).poll_shutdown(cx)))?;
             self.shut_down = true;
         }
@@ -152,6 +176,15 @@ impl WriteSide {
             }
         }
         Ok(())
+    }
+
+    /// How far this side is with closing.
+    pub(super) fn closing(&self) -> Closing {
+        match (self.sender.is_closed(), self.sender.is_lingering()) {
+            (false, _) => Closing::Open,
+            (true, true) => Closing::Lingering,
+            (true, false) => Closing::Closed,
+        }
     }
 
     /// Something waits for the transport.

@@ -192,6 +192,11 @@ impl Receiver {
         if self.closed { Ok(()) } else { Err(Error::Truncated) }
     }
 
+    /// The peer has still to show that it has switched to the current epoch.
+    pub(crate) fn expects_switch(&self) -> bool {
+        self.path.expects_switch()
+    }
+
     /// The peer has closed its direction.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed

@@ -84,7 +84,9 @@ impl OwnUpdates {
     }
 
     /// An update went out that leads to `epoch`.
-    pub(crate) fn start(&mut self, epoch: u64) {
+    pub(crate) fn start(&mut self, epoch: u64, counters: &Counters) {
+        self.bytes_at_last = counters.bytes();
+        self.records_at_last = counters.records();
         self.wanted = false;
         self.ignored = false;
         self.waiting = Some(epoch);
@@ -100,13 +102,11 @@ impl OwnUpdates {
     }
 
     /// The peer confirmed the outstanding update.
-    pub(crate) fn complete(&mut self, now: Instant, counters: &Counters) {
+    pub(crate) fn complete(&mut self, now: Instant) {
         self.waiting = None;
         self.completed = self.started;
         self.overdue = false;
         self.last = now;
-        self.bytes_at_last = counters.bytes();
-        self.records_at_last = counters.records();
     }
 
     /// The peer's update crossed ours and is ignored (2P-09). It can do so once: the peer waits,
@@ -130,18 +130,20 @@ impl OwnUpdates {
         }
     }
 
-    /// Whether an update should start now, `worn` being the key's own opinion.
-    pub(crate) fn is_due(&mut self, counters: &Counters, worn: bool) -> bool {
-        if self.waiting.is_some() {
-            return false;
-        }
+    /// Wants an update if the policy says so, `worn` being the key's own opinion.
+    pub(crate) fn apply_policy(&mut self, counters: &Counters, worn: bool) {
         let bytes = counters.bytes() - self.bytes_at_last;
         let records = counters.records() - self.records_at_last;
-        self.wanted |= worn
-            || bytes >= self.policy.bytes
-            || records >= self.policy.records
-            || (self.overdue && bytes > 0);
-        self.is_wanted()
+        self.wanted |= self.waiting.is_none()
+            && (worn
+                || bytes >= self.policy.bytes
+                || records >= self.policy.records
+                || (self.overdue && bytes > 0));
+    }
+
+    /// Whether an update should start now.
+    pub(crate) fn is_due(&self) -> bool {
+        self.waiting.is_none() && self.is_wanted()
     }
 
     fn is_wanted(&self) -> bool {

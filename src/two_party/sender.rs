@@ -89,7 +89,11 @@ impl Sender {
         if self.closed && self.peer_closed {
             return Ok(());
         }
-        if self.updates.is_due(&self.shared.counters, self.path.is_worn())
+        // A party that has closed protects nothing any more that its policy is for.
+        if !self.closed {
+            self.updates.apply_policy(&self.shared.counters, self.path.is_worn());
+        }
+        if self.updates.is_due()
             && let Err(error) = self.start_update(out)
         {
             return Err(self.fail(error, out));
@@ -102,7 +106,7 @@ impl Sender {
         let commit = self.group.start_update()?;
         let epoch = self.group.pending_epoch().ok_or(CryptoError::Internal("the update"))?;
         self.send_message(&TwoPartyMessage::ConnectionUpdate { commit }, out)?;
-        self.updates.start(epoch);
+        self.updates.start(epoch, &self.shared.counters);
         Ok(())
     }
 
@@ -204,7 +208,7 @@ impl Sender {
         self.group.merge_update()?;
         let secrets = self.group.traffic_secrets()?;
         let receive = self.switch(secrets)?;
-        self.updates.complete(now.monotonic, &self.shared.counters);
+        self.updates.complete(now.monotonic);
         self.shared.counters.own_updates.set(self.updates.completed());
         // The first record under the new key lets the peer erase the old one.
         self.path.seal_empty(out)?;
@@ -281,7 +285,7 @@ impl Sender {
 
     /// When to call [`Sender::handle_timeout`].
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        match self.failed.is_some() || (self.closed && self.peer_closed) {
+        match self.failed.is_some() || self.closed {
             true => None,
             false => self.updates.deadline(),
         }
@@ -295,6 +299,16 @@ impl Sender {
     /// An update is outstanding.
     pub(crate) fn is_waiting(&self) -> bool {
         self.updates.waiting().is_some()
+    }
+
+    /// This side has closed, but its last update is not answered yet.
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.closed && self.failed.is_none() && self.is_waiting()
+    }
+
+    /// This side has sent its close_notify.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Application data can be written.
