@@ -388,3 +388,39 @@ fn a_stream_that_ends_in_the_handshake_is_truncated() {
         assert_eq!(pair.initiator.connection.handle_eof(), Err(Error::Truncated));
     }
 }
+
+// TL-01, TL-03: the keys on the wire, derived from the group by nothing but the text of the drafts.
+#[test]
+fn the_keys_on_the_wire_are_those_of_the_drafts() {
+    let identities = Identities::new();
+    for suite in CipherSuite::ALL {
+        let mut pair =
+            Pair::connect(identities.client().cipher_suites([*suite]), identities.server());
+        pair.rekey(Role::Responder);
+        pair.drive();
+        for (role, label) in [
+            (Role::Initiator, "MLS-TLS c ap traffic"),
+            (Role::Responder, "MLS-TLS s ap traffic"),
+        ] {
+            pair.write(role, b"one");
+            drop(pair.intercept(role));
+            pair.write(role, b"two");
+            let sealed = pair.intercept(role);
+            let group = pair.end(role).established().sender.group();
+            let crypto = group.crypto().clone();
+            let secret = group.export(label, b"", 32).unwrap();
+            let mut key = vec![0; suite.aead().key_len()];
+            let mut nonce = [0; 12];
+            crypto.expand_label(*suite, &secret, "key", b"", &mut key).unwrap();
+            crypto.expand_label(*suite, &secret, "iv", b"", &mut nonce).unwrap();
+            // The responder's update was confirmed by an empty record of its own under the new key.
+            nonce[11] ^= if role == Role::Responder { 2 } else { 1 };
+            let (header, payload) = sealed.split_at(5);
+            assert_eq!(header, [23, 3, 3, 0, 3 + 1 + 16]);
+            let mut payload = payload.to_vec();
+            let key = crypto.aead_key(suite.aead(), &key).unwrap();
+            let length = key.open_in_place(nonce, header, &mut payload).unwrap();
+            assert_eq!(&payload[..length], b"two\x17");
+        }
+    }
+}
