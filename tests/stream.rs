@@ -1,5 +1,7 @@
 //! Streams over an in-memory pipe and over TCP.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{io, sync::Arc, time::Duration};

@@ -7,6 +7,8 @@
 
 mod hello;
 mod storage;
+#[cfg(test)]
+pub(crate) mod tests;
 mod update;
 mod welcome;
 

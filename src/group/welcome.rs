@@ -56,6 +56,20 @@ impl Offer {
         if !processed.psks().is_empty() {
             return Err(PeerMisbehaved::UnexpectedGroup("pre-shared keys").into());
         }
+        // OpenMLS walks the tree before it has verified anything of it, and asserts on the way that
+        // it is sound. A tree of two leaves and nothing else has no room to be otherwise.
+        let tree = processed
+            .unverified_group_info()
+            .extensions()
+            .ratchet_tree()
+            .ok_or(PeerMisbehaved::UnexpectedGroup("no ratchet tree"))?
+            .ratchet_tree();
+        if tree.leaves().count() != 2 {
+            return Err(PeerMisbehaved::UnexpectedGroup("not exactly two members").into());
+        }
+        if tree.parents().next().is_some() {
+            return Err(PeerMisbehaved::UnexpectedGroup("a parent node").into());
+        }
         let staged = processed.into_staged_welcome(&provider, None).map_err(refused)?;
 
         let mut members = staged.members();

@@ -191,12 +191,15 @@ impl Handshake {
         record: Record,
         out: &mut BytesMut,
     ) -> Result<Option<Established>, Error> {
-        // The initiator may have refused the Welcome, and then it has no keys to say so.
-        if record.content_type == ContentType::Alert {
-            record.check_plaintext()?;
-            return Err(Error::AlertReceived(Alert::decode(&record.payload)?.description));
-        }
-        match established.receiver.handle_record(record) {
+        let opened = match record.content_type {
+            // The initiator may have refused the Welcome, and then it has no keys to say so.
+            ContentType::Alert => Err(record
+                .check_plaintext()
+                .and_then(|()| Alert::decode(&record.payload))
+                .map_or_else(Error::from, |alert| Error::AlertReceived(alert.description))),
+            _ => established.receiver.handle_record(record),
+        };
+        match opened {
             Ok(early) => {
                 established.early = early;
                 Ok(Some(*established))

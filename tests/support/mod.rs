@@ -109,7 +109,9 @@ pub(crate) async fn over(config: Config, address: SocketAddr) -> MlsStream<TcpSt
 }
 
 fn pattern(offset: usize, length: usize) -> Vec<u8> {
-    (offset..offset + length).map(|index| (index / 7 % 251) as u8).collect()
+    (offset..offset + length)
+        .map(|index| index.wrapping_mul(0x9e37_79b9).to_le_bytes()[2])
+        .collect()
 }
 
 async fn send(writer: &mut (impl AsyncWrite + Unpin), size: usize) {

@@ -303,7 +303,10 @@ impl AuthenticationService for Recorder {
         };
         let name = request.presented.to_name()?;
         let asked = format!("{purpose} {name} {:?} {:?}", request.role, request.server_name);
-        self.0.lock().unwrap().push(asked);
+        self.0
+            .lock()
+            .map(|mut list| list.push(asked))
+            .map_err(|_| AuthenticationError::WrongRole)?;
         Ok(PeerIdentity::new("as the service says", request.presented.to_public_key()?))
     }
 }
@@ -398,10 +401,9 @@ fn the_keys_on_the_wire_are_those_of_the_drafts() {
             Pair::connect(identities.client().cipher_suites([*suite]), identities.server());
         pair.rekey(Role::Responder);
         pair.drive();
-        for (role, label) in [
-            (Role::Initiator, "MLS-TLS c ap traffic"),
-            (Role::Responder, "MLS-TLS s ap traffic"),
-        ] {
+        for (role, label) in
+            [(Role::Initiator, "MLS-TLS c ap traffic"), (Role::Responder, "MLS-TLS s ap traffic")]
+        {
             pair.write(role, b"one");
             drop(pair.intercept(role));
             pair.write(role, b"two");

@@ -1,5 +1,10 @@
 //! Two machines in memory, with a simulated clock and a simulated link.
 
+mod attack;
+mod attack_commit;
+mod attack_group;
+mod attack_handshake;
+mod attack_hello;
 mod capture;
 mod close;
 mod handshake;

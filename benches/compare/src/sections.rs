@@ -1,0 +1,273 @@
+//! What is measured.
+
+use mls_channel::RekeyPolicy;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    runtime::{Builder, Runtime},
+};
+
+use crate::{
+    measure::{Cost, Effort, Samples, Stopwatch},
+    report::{Goal, Report},
+    stock::{self, RatchetTree},
+    support::{
+        AES, Configs, Pair, Result,
+        traffic::{bulk, echo, tcp_pair},
+    },
+    tls,
+};
+
+type Section = fn(Effort, &mut Report) -> Result<()>;
+
+/// The sections by name, in the order in which they are measured.
+pub(crate) const SECTIONS: &[(&str, Section)] = &[
+    ("bulk", bulk_over_tcp),
+    ("round-trip", round_trips),
+    ("handshake", handshake_and_rekey),
+    ("rekeys", rekeys_over_tcp),
+    ("bulk-while-rekeying", bulk_while_rekeying),
+];
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Bytes of a message of the round trips.
+const MESSAGE: usize = 64;
+/// Application data between two updates in `bulk_while_rekeying`.
+const REKEY_EVERY: usize = 64 * MIB;
+
+/// Throughput in one direction, with a task for each end on two threads.
+fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
+    let runtime = two_threads()?;
+    let configs = Configs::new(AES)?;
+    let tls_configs = tls::Configs::new()?;
+    for (write_size, total, goal) in
+        [(64 * KIB, 1024 * MIB, 1.25), (16 * KIB, 1024 * MIB, 1.10), (KIB, 256 * MIB, 1.0)]
+    {
+        let total = effort.amount(total);
+        let [ours, tls, plain] = effort.alternate([
+            &mut || {
+                runtime.block_on(async {
+                    let (near, far) = tcp_pair().await?;
+                    let (near, far) = configs.connect(near, far).await?;
+                    Ok(timed_bulk(near, far, write_size, total).await?.0)
+                })
+            },
+            &mut || {
+                runtime.block_on(async {
+                    let (near, far) = tcp_pair().await?;
+                    let (near, far) = tls_configs.connect(near, far).await?;
+                    Ok(timed_bulk(near, far, write_size, total).await?.0)
+                })
+            },
+            &mut || {
+                runtime.block_on(async {
+                    let (near, far) = tcp_pair().await?;
+                    Ok(timed_bulk(near, far, write_size, total).await?.0)
+                })
+            },
+        ])?;
+        let gigabytes = total as f64 / 1e9;
+        let rate = |samples: &Samples| gigabytes / samples.wall();
+        let cost = |samples: &Samples| samples.cpu() / gigabytes;
+        let name = format!("bulk, writes of {} KiB", write_size / KIB);
+        let goal = Goal::AtLeast(goal);
+        report.add(format!("{name} / tokio-rustls"), "GB/s", rate(&ours), rate(&tls), goal);
+        report.add(format!("{name} / plain TCP"), "GB/s", rate(&ours), rate(&plain), Goal::None);
+        if write_size == 64 * KIB {
+            let name = format!("{name}, processor");
+            let goal = Goal::AtMost(0.75);
+            report.add(format!("{name} / tokio-rustls"), "s/GB", cost(&ours), cost(&tls), goal);
+            report.add(
+                format!("{name} / plain TCP"),
+                "s/GB",
+                cost(&ours),
+                cost(&plain),
+                Goal::None,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// 64 bytes there and back, with both ends on one thread.
+fn round_trips(effort: Effort, report: &mut Report) -> Result<()> {
+    let runtime = one_thread()?;
+    let configs = Configs::new(AES)?;
+    let tls_configs = tls::Configs::new()?;
+    let rounds = effort.amount(30_000);
+    let [ours, tls, plain] = effort.alternate([
+        &mut || {
+            runtime.block_on(async {
+                let (near, far) = tcp_pair().await?;
+                let (near, far) = configs.connect(near, far).await?;
+                timed_echo(near, far, rounds).await
+            })
+        },
+        &mut || {
+            runtime.block_on(async {
+                let (near, far) = tcp_pair().await?;
+                let (near, far) = tls_configs.connect(near, far).await?;
+                timed_echo(near, far, rounds).await
+            })
+        },
+        &mut || {
+            runtime.block_on(async {
+                let (near, far) = tcp_pair().await?;
+                timed_echo(near, far, rounds).await
+            })
+        },
+    ])?;
+    let time = |samples: &Samples| samples.wall() / rounds as f64 * 1e6;
+    let (ours, tls, plain) = (time(&ours), time(&tls), time(&plain));
+    report.add("round trip of 64 B / tokio-rustls", "us", ours, tls, Goal::AtMost(0.92));
+    report.add("round trip of 64 B / plain TCP", "us", ours, plain, Goal::AtMost(1.08));
+    Ok(())
+}
+
+/// The work of both ends in memory: a handshake, and a rekey of one side.
+fn handshake_and_rekey(effort: Effort, report: &mut Report) -> Result<()> {
+    let configs = Configs::new(AES)?;
+    let manual = manual_configs()?;
+    let tls_configs = tls::Configs::new()?;
+    let repetitions = effort.amount(1_000);
+    let [handshake, tls, rekey] = effort.alternate([
+        &mut || timed_repetitions(repetitions, || Pair::establish(&configs).map(drop)),
+        &mut || timed_repetitions(repetitions, || tls_configs.handshake()),
+        &mut || {
+            let mut pair = Pair::establish(&manual)?;
+            timed_repetitions(repetitions, || pair.rekey())
+        },
+    ])?;
+    let work = |samples: &Samples| samples.cpu() / repetitions as f64 * 1e6;
+    let (handshake, tls, rekey) = (work(&handshake), work(&tls), work(&rekey));
+    report.add("handshake / TLS handshake", "us", handshake, tls, Goal::AtMost(1.6));
+    report.add("rekey / TLS handshake", "us", rekey, tls, Goal::AtMost(0.9));
+    Ok(())
+}
+
+/// Rekeys of one side, one after the other, with both ends on one thread.
+fn rekeys_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
+    let runtime = one_thread()?;
+    let configs = manual_configs()?;
+    let rekeys = effort.amount(1_000);
+    let stock_run = |tree| {
+        runtime.block_on(async {
+            let pair = stock::Pair::connect(tree).await?.rekey(warm_up(rekeys)).await?;
+            let stopwatch = Stopwatch::start();
+            let _pair = pair.rekey(rekeys).await?;
+            Ok(stopwatch.stop())
+        })
+    };
+    let [ours, stock, lean] = effort.alternate([
+        &mut || {
+            runtime.block_on(async {
+                let (near, far) = tcp_pair().await?;
+                let (mut near, mut far) = configs.connect(near, far).await?;
+                // The far end has to do nothing but read.
+                let reading = tokio::spawn(async move { far.read_u8().await });
+                for _ in 0..warm_up(rekeys) {
+                    near.rekey().await?;
+                }
+                let stopwatch = Stopwatch::start();
+                for _ in 0..rekeys {
+                    near.rekey().await?;
+                }
+                let cost = stopwatch.stop();
+                reading.abort();
+                Ok(cost)
+            })
+        },
+        &mut || stock_run(RatchetTree::InWelcome),
+        &mut || stock_run(RatchetTree::Apart),
+    ])?;
+    let rate = |samples: &Samples| rekeys as f64 / samples.wall();
+    let (ours, stock, lean) = (rate(&ours), rate(&stock), rate(&lean));
+    report.add("rekeys over TCP / stock OpenMLS", "1/s", ours, stock, Goal::AtLeast(2.2));
+    report.add("rekeys over TCP / the same without GroupInfo", "1/s", ours, lean, Goal::None);
+    Ok(())
+}
+
+/// Throughput while the sender updates every 64 MiB, against throughput without.
+fn bulk_while_rekeying(effort: Effort, report: &mut Report) -> Result<()> {
+    let runtime = two_threads()?;
+    let interval = effort.amount(REKEY_EVERY);
+    let total = effort.amount(1024 * MIB);
+    let manual = RekeyPolicy::manual();
+    let often = Configs::with_policies(AES, manual.with_bytes(interval as u64), manual)?;
+    let never = Configs::with_policies(AES, manual, manual)?;
+    let run = |configs: &Configs, rekeys| {
+        runtime.block_on(async {
+            let (near, far) = tcp_pair().await?;
+            let (near, far) = configs.connect(near, far).await?;
+            let (cost, near) = timed_bulk(near, far, 64 * KIB, total).await?;
+            if rekeys != (near.statistics().own_updates > 0) {
+                return Err("the policy was not followed".into());
+            }
+            Ok(cost)
+        })
+    };
+    let [often, never] =
+        effort.alternate([&mut || run(&often, true), &mut || run(&never, false)])?;
+    let rate = |samples: &Samples| total as f64 / 1e9 / samples.wall();
+    let name = "bulk with a rekey every 64 MiB / without";
+    report.add(name, "GB/s", rate(&often), rate(&never), Goal::AtLeast(0.97));
+    Ok(())
+}
+
+async fn timed_bulk<W, R>(
+    writer: W,
+    reader: R,
+    write_size: usize,
+    total: usize,
+) -> Result<(Cost, W)>
+where
+    W: AsyncWrite + Unpin + Send + 'static,
+    R: AsyncRead + Unpin + Send + 'static,
+{
+    let (writer, reader) = bulk(writer, reader, write_size, warm_up(total)).await?;
+    let stopwatch = Stopwatch::start();
+    let (writer, _reader) = bulk(writer, reader, write_size, total).await?;
+    Ok((stopwatch.stop(), writer))
+}
+
+async fn timed_echo<A, B>(near: A, far: B, rounds: usize) -> Result<Cost>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (near, far) = echo(near, far, MESSAGE, warm_up(rounds) as u64).await?;
+    let stopwatch = Stopwatch::start();
+    let _ends = echo(near, far, MESSAGE, rounds as u64).await?;
+    Ok(stopwatch.stop())
+}
+
+fn timed_repetitions(repetitions: usize, mut work: impl FnMut() -> Result<()>) -> Result<Cost> {
+    for _ in 0..warm_up(repetitions) {
+        work()?;
+    }
+    let stopwatch = Stopwatch::start();
+    for _ in 0..repetitions {
+        work()?;
+    }
+    Ok(stopwatch.stop())
+}
+
+/// How much of an amount of work comes before the measurement, on the same connection.
+fn warm_up(amount: usize) -> usize {
+    (amount / 8).max(1)
+}
+
+/// Ends that update when they are told to.
+fn manual_configs() -> Result<Configs> {
+    let manual = RekeyPolicy::manual();
+    Configs::with_policies(AES, manual, manual)
+}
+
+fn one_thread() -> Result<Runtime> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+fn two_threads() -> Result<Runtime> {
+    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}

@@ -1,0 +1,312 @@
+//! The examples as their users run them: as processes, with files, pipes and exit codes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Output, Stdio},
+    thread,
+};
+
+use tempfile::TempDir;
+
+/// `target/<profile>/examples/<name>`; this test is in `target/<profile>/deps`.
+fn example(name: &str) -> Command {
+    let mut path = env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.push("examples");
+    path.push(format!("{name}{}", env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is missing: cargo build --examples makes it", path.display());
+    Command::new(path)
+}
+
+fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+/// Contents that show when pieces are lost, doubled or swapped.
+fn contents(length: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// A directory with the identities of a server and of two clients, of which the server knows one.
+struct Setup {
+    directory: TempDir,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let setup = Self { directory: tempfile::tempdir().unwrap() };
+        setup.generate("echo_server", "server");
+        setup.generate("echo_client", "client");
+        setup.generate("echo_client", "stranger");
+        setup
+    }
+
+    /// Makes `name`.pem, and `name`.keys with its public line.
+    fn generate(&self, program: &str, name: &str) {
+        let pem = self.path(&format!("{name}.pem"));
+        let output = run(example(program).arg("--generate").arg("--identity").arg(&pem));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).starts_with(&format!("{name} ")), "{output:?}");
+        fs::write(self.path(&format!("{name}.keys")), output.stdout).unwrap();
+        assert!(pem.exists());
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts a server that knows the client.
+    fn server(&self) -> Server {
+        let mut child = example("echo_server")
+            .args(["--listen", "127.0.0.1:0", "--rekey-every", "256KiB", "--identity"])
+            .arg(self.path("server.pem"))
+            .arg("--authorized")
+            .arg(self.path("client.keys"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut server = Server { child, stderr, address: String::new() };
+        let line = server.wait_for("listening on ");
+        server.address = line.trim_start_matches("listening on ").to_owned();
+        server
+    }
+
+    /// A client that is called `name` and believes the server whose line is in `known`.
+    fn client(&self, server: &Server, name: &str, known: &Path) -> Command {
+        let mut command = example("echo_client");
+        command
+            .args(["--connect", &server.address, "--rekey-every", "192KiB", "--identity"])
+            .arg(self.path(&format!("{name}.pem")))
+            .arg("--known")
+            .arg(known)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Pipes `input` through the client that the server knows.
+    fn pipe(&self, server: &Server, input: Vec<u8>) -> Output {
+        let mut client = self.client(server, "client", &self.path("server.keys"));
+        let mut child = client.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        output
+    }
+}
+
+/// A server process, which is killed at the end of the test.
+struct Server {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Server {
+    /// Reads what the server says up to the first line that contains `part`.
+    fn wait_for(&mut self, part: &str) -> String {
+        let mut said = String::new();
+        loop {
+            let mut line = String::new();
+            let length = self.stderr.read_line(&mut line).unwrap();
+            assert_ne!(length, 0, "the server ended and did not say {part:?}, but:\n{said}");
+            if line.contains(part) {
+                return line.trim_end().to_owned();
+            }
+            said.push_str(&line);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn echo_sends_a_file_there_and_back() {
+    let output = run(example("echo").args(["--size", "2MiB", "--rekey-every", "256KiB"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("The hashes match"), "{said}");
+    assert!(said.contains("2.0 MiB there and back"), "{said}");
+    assert!(!said.contains(" 0 rekeys of its own"), "{said}");
+    assert!(output.stderr.is_empty(), "a pipe sees no progress: {}", text(&output.stderr));
+}
+
+#[test]
+fn echo_takes_a_file_of_the_user() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    for length in [0, 1, 100_000] {
+        fs::write(&path, contents(length)).unwrap();
+        let output = run(example("echo").arg(&path));
+        assert!(output.status.success(), "{length}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("The hashes match"));
+    }
+    let output = run(example("echo").arg(directory.path().join("nothing")));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("nothing: "), "{}", text(&output.stderr));
+}
+
+#[test]
+fn client_and_server_pipe_files_unchanged() {
+    let setup = Setup::new();
+    let mut server = setup.server();
+    for length in [0, 1, 16_384, 16_385, 3_000_001] {
+        let input = contents(length);
+        let output = setup.pipe(&server, input.clone());
+        assert!(output.status.success(), "{length}: {}", text(&output.stderr));
+        assert!(output.stdout == input, "{length} bytes came back changed");
+        assert!(text(&output.stderr).contains(" there and back"), "{}", text(&output.stderr));
+        let line = server.wait_for(" has ended: ");
+        assert!(line.contains(" client has ended: "), "{line}");
+    }
+}
+
+#[test]
+fn server_serves_several_clients_at_once() {
+    let setup = Setup::new();
+    let mut server = setup.server();
+    let known = setup.path("server.keys");
+    let start = |_| setup.client(&server, "client", &known).spawn().unwrap();
+    let mut clients: Vec<Child> = (0..3).map(start).collect();
+    // All of them are connected when the first of them gets its answer.
+    for _ in &clients {
+        server.wait_for(" is client, ");
+    }
+    for client in &mut clients {
+        client.stdin.as_mut().unwrap().write_all(b"hello").unwrap();
+        let mut answer = [0; 5];
+        client.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"hello");
+    }
+    for client in clients {
+        assert!(client.wait_with_output().unwrap().status.success());
+    }
+}
+
+#[test]
+fn unauthorized_client_fails_and_the_server_goes_on() {
+    let setup = Setup::new();
+    let mut server = setup.server();
+    let output = run(&mut setup.client(&server, "stranger", &setup.path("server.keys")));
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("the server does not know this client"), "{said}");
+    let public_line = fs::read_to_string(setup.path("stranger.keys")).unwrap();
+    assert!(said.contains(public_line.trim_end()), "{said}");
+    let line = server.wait_for(" was not let in: ");
+    assert!(line.contains("not known"), "{line}");
+
+    let output = setup.pipe(&server, b"still there?".to_vec());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(output.stdout, b"still there?");
+}
+
+#[test]
+fn client_with_another_server_key_fails() {
+    let setup = Setup::new();
+    let mut server = setup.server();
+    // The right name, with the key of somebody else.
+    let stranger = fs::read_to_string(setup.path("stranger.keys")).unwrap();
+    let wrong = setup.path("wrong.keys");
+    fs::write(&wrong, stranger.replacen("stranger", "server", 1)).unwrap();
+    let output = run(&mut setup.client(&server, "client", &wrong));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let said = text(&output.stderr);
+    assert!(said.contains("not the server that was asked for"), "{said}");
+    server.wait_for(" was not let in: ");
+
+    assert!(setup.pipe(&server, Vec::new()).status.success());
+}
+
+#[test]
+fn client_notices_that_the_server_is_gone() {
+    let setup = Setup::new();
+    let mut server = setup.server();
+    let known = setup.path("server.keys");
+    let mut client = setup.client(&server, "client", &known).spawn().unwrap();
+    server.wait_for(" is client, ");
+    drop(server);
+    // The client's stdin is open all the time.
+    let mut said = String::new();
+    client.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(client.wait().unwrap().code(), Some(1));
+    assert!(said.contains("error: "), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn server_ends_at_ctrl_c() {
+    let setup = Setup::new();
+    let mut server = setup.server();
+    let known = setup.path("server.keys");
+    let mut client = setup.client(&server, "client", &known).spawn().unwrap();
+    server.wait_for(" is client, ");
+    let id = server.child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(server.child.wait().unwrap().success());
+    let mut said = String::new();
+    client.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(client.wait().unwrap().code(), Some(1));
+    assert!(said.contains("the server stopped before the end of the input"), "{said}");
+}
+
+#[test]
+fn identity_is_not_overwritten() {
+    let setup = Setup::new();
+    let pem = setup.path("server.pem");
+    let before = fs::read(&pem).unwrap();
+    let output = run(example("echo_server").arg("--generate").arg("--identity").arg(&pem));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("not overwritten"), "{}", text(&output.stderr));
+    assert_eq!(fs::read(&pem).unwrap(), before);
+}
+
+#[test]
+fn missing_identity_says_how_to_make_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let pem = directory.path().join("nobody.pem");
+    let mut command = example("echo_client");
+    let output = run(command.arg("--identity").arg(&pem).args(["--server-key", "server A"]));
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("--generate --identity"), "{said}");
+}
+
+#[test]
+fn rekey_watch_prints_a_line_for_each_rekey() {
+    let output = run(example("rekey_watch").args(["--rekeys", "7", "--interval-bytes", "64KiB"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let rows = said.lines().filter(|line| {
+        let mut words = line.split_whitespace();
+        words.next().is_some_and(|epoch| epoch.parse::<u64>().is_ok())
+            && matches!(words.next(), Some("client" | "server"))
+    });
+    assert_eq!(rows.count(), 7, "{said}");
+    assert!(said.contains("7 rekeys, "), "{said}");
+}
