@@ -47,7 +47,7 @@ struct Arguments {
     /// How many rekeys to do
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     rekeys: u32,
-    /// How many bytes each side sends for every turn of rekeys
+    /// How many bytes each side sends for every turn, besides what it sends during a rekey
     #[arg(long, default_value = "4MiB", value_name = "SIZE")]
     interval_bytes: Size,
 }
@@ -179,9 +179,14 @@ impl End {
         Ok((self, rekey))
     }
 
+    /// Asks for a rekey and goes on sending until it is done. Where there is nothing to send, that
+    /// is `self.sender.rekey().await`.
     async fn rekey(&mut self) -> io::Result<Rekey> {
         let start = Instant::now();
-        self.sender.rekey().await?;
+        let ticket = self.sender.request_rekey().await?;
+        while self.sender.statistics().own_updates < ticket {
+            self.send_block(BLOCK.len()).await?;
+        }
         let completed = Instant::now();
         let moved = self.moved.load(Relaxed);
         Ok(Rekey { who: self.name, time: completed - start, completed, moved })
@@ -190,12 +195,15 @@ impl End {
     async fn send(&mut self, bytes: u64) -> io::Result<()> {
         let mut left = bytes;
         while left > 0 {
-            let limit = BLOCK.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let sent = self.sender.write(&BLOCK[..limit]).await? as u64;
-            left -= sent;
-            self.moved.fetch_add(sent, Relaxed);
+            left -= self.send_block(usize::try_from(left).unwrap_or(usize::MAX)).await?;
         }
         Ok(())
+    }
+
+    async fn send_block(&mut self, limit: usize) -> io::Result<u64> {
+        let sent = self.sender.write(&BLOCK[..limit.min(BLOCK.len())]).await? as u64;
+        self.moved.fetch_add(sent, Relaxed);
+        Ok(sent)
     }
 
     /// How often this end saw updates cross.

@@ -105,7 +105,7 @@ async fn split_halves_transfer_at_full_duplex_over_tcp_with_rekeys() {
     let configs = Configs::new().rekey_policy(RekeyPolicy::manual().with_bytes(1 << 20));
     let (client, server) = tcp(&configs).await;
     let statistics = support::transfer_split(client, server, 16 << 20).await;
-    assert!(statistics.own_updates + statistics.peer_updates >= 4, "{statistics:?}");
+    assert!(statistics.own_updates + statistics.peer_updates >= 2, "{statistics:?}");
 }
 
 // CH-06: resolves when the new epoch is in use in both directions.
@@ -559,4 +559,36 @@ async fn the_listener_bounds_handshakes_in_flight() {
 
 fn _streams_can_be_sent_between_threads(stream: MlsStream<DuplexStream>) -> impl Send + Sync {
     stream
+}
+
+// CH-06: a rekey of the writing half on a busy connection, with read-ahead too small for what is on
+// its way, and with the reading half gone.
+#[tokio::test]
+async fn the_writing_half_rekeys_while_the_reading_half_is_busy_or_gone() {
+    let configs = manual().limits(Limits::default().with_read_ahead(10_000));
+    for dropped in [false, true] {
+        let (client, server) = pipe(&configs, 1 << 20).await;
+        let (mut server_read, mut server_write) = server.into_split();
+        server_write.write_all(&[1; 500_000]).await.unwrap();
+        let (mut read, mut write) = client.into_split();
+        let serve = async {
+            let mut buf = [0; 100];
+            // Reads until the client closes, and so answers.
+            while server_read.read(&mut buf).await.unwrap() > 0 {}
+        };
+        let rekey = async {
+            write.rekey().await.unwrap();
+            assert_eq!(write.epoch(), 2);
+            write.shutdown().await.unwrap();
+        };
+        let receive = async move {
+            if dropped {
+                drop(read);
+                return;
+            }
+            let mut buf = vec![0; 500_000];
+            read.read_exact(&mut buf).await.unwrap();
+        };
+        tokio::join!(rekey, serve, receive);
+    }
 }

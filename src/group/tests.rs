@@ -225,10 +225,12 @@ pub(crate) fn replace_tree(content: &mut Vec<u8>, nodes: &[Option<Vec<u8>>]) {
         rest = unvector(rest).1;
     }
     let at = content.len() - rest.len();
-    let tree: Vec<u8> = (0_u8..)
+    let tree: Vec<u8> = [1, 2]
+        .into_iter()
+        .cycle()
         .zip(nodes)
-        .flat_map(|(index, node)| match node {
-            Some(node) => [&[1, 1 + index % 2], &node[..]].concat(),
+        .flat_map(|(node_type, node)| match node {
+            Some(node) => [&[1, node_type], &node[..]].concat(),
             None => vec![0],
         })
         .collect();

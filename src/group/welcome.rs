@@ -2,7 +2,8 @@
 
 use openmls::prelude::{
     MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, StagedWelcome,
-    WelcomeError, tls_codec::DeserializeBytes as _,
+    WelcomeError,
+    tls_codec::{DeserializeBytes as _, Size as _},
 };
 
 use super::{
@@ -69,6 +70,11 @@ impl Offer {
         }
         if tree.parents().next().is_some() {
             return Err(PeerMisbehaved::UnexpectedGroup("a parent node").into());
+        }
+        // Two leaves with a byte for their presence and one for their kind, a blank, and the length.
+        let leaves: usize = tree.leaves().map(|leaf| 2 + leaf.tls_serialized_len()).sum();
+        if tree.tls_serialized_len() > leaves + 1 + 4 {
+            return Err(PeerMisbehaved::UnexpectedGroup("blank nodes").into());
         }
         let staged = processed.into_staged_welcome(&provider, None).map_err(refused)?;
 

@@ -280,6 +280,12 @@ impl ReadSide {
         buf.filled().len() > before
     }
 
+    /// Drops what nobody will read.
+    pub(super) fn discard(&mut self) {
+        self.unread.clear();
+        self.unread_bytes = 0;
+    }
+
     /// Whether more may be read ahead of the application.
     pub(super) fn check_read_ahead(&self) -> Result<(), Error> {
         if self.unread_bytes >= self.read_ahead {

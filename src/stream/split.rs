@@ -135,19 +135,24 @@ impl<IO: IntoSplit> Inner<IO> {
         self.writing.wake();
     }
 
-    /// Reads ahead on behalf of a reading half that has not been polled lately.
+    /// Reads ahead on behalf of a reading half that has not been polled lately, or that is gone:
+    /// then what arrives is discarded.
     fn help_reading(
         &self,
         write_io: &mut IO::WriteHalf,
         write: &mut WriteSide,
+        alone: bool,
         cx: &Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(mut guard) = self.read.try_take(Side::Helper) else {
-            return Poll::Pending;
-        };
+        let mut guard = ready!(self.read.poll_take(Side::Helper, cx));
         let (io, read) = &mut *guard;
         loop {
-            read.check_read_ahead()?;
+            if alone {
+                read.discard();
+            } else if read.check_read_ahead().is_err() {
+                // Whoever has the reading half reads on, finds the answer, and wakes this task.
+                return Poll::Pending;
+            }
             let mut rest = Holding { io, write_io, write, inner: self };
             let progress = read.poll_progress(&mut rest, &self.reading, Side::Helper, cx);
             match ready!(progress)? {
@@ -249,11 +254,13 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
 }
 
 impl<IO: IntoSplit> OwnedWriteHalf<IO> {
-    /// As [`MlsStream::rekey`]. If nobody polls the reading half, this future reads ahead for it.
+    /// As [`MlsStream::rekey`]. If nobody polls the reading half, this future reads ahead for it, as
+    /// far as it may; then it waits for the reading half to be read. What arrives when that half has
+    /// been dropped is discarded.
     ///
     /// # Errors
     ///
-    /// As [`MlsStream::rekey`].
+    /// [`ApiMisuse::PeerClosed`] when the transport ended, and the error that ended the channel.
     pub async fn rekey(&mut self) -> io::Result<()> {
         let ticket = poll_fn(|cx| self.inner.poll_request(Side::Owner, cx)).await?;
         poll_fn(|cx| self.poll_updated(ticket, cx)).await
@@ -272,8 +279,13 @@ impl<IO: IntoSplit> OwnedWriteHalf<IO> {
             if write.sender.updates_completed() >= ticket {
                 return Poll::Ready(Ok(()));
             }
-            ready!(inner.help_reading(io, write, cx))?;
+            ready!(inner.help_reading(io, write, self.is_alone(), cx))?;
         }
+    }
+
+    /// The reading half has been dropped.
+    fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1
     }
 
     /// Asks for an update without waiting for it. Gives the value of
@@ -296,7 +308,8 @@ impl<IO: IntoSplit> OwnedWriteHalf<IO> {
         let mut guard = ready!(inner.write.poll_take(Side::Owner, cx));
         let (io, write) = &mut *guard;
         while inner.reading.needs_help() {
-            if !matches!(inner.help_reading(io, write, cx), Poll::Ready(Ok(()))) {
+            let alone = self.is_alone();
+            if !matches!(inner.help_reading(io, write, alone, cx), Poll::Ready(Ok(()))) {
                 break;
             }
         }
@@ -323,6 +336,13 @@ impl<IO: IntoSplit> OwnedWriteHalf<IO> {
     /// Counters since the handshake.
     pub fn statistics(&self) -> Statistics {
         self.inner.shared.statistics()
+    }
+}
+
+impl<IO: IntoSplit> Drop for OwnedReadHalf<IO> {
+    fn drop(&mut self) {
+        // A rekey of the other half may be waiting for this one to read.
+        self.inner.writing.wake();
     }
 }
 
