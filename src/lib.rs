@@ -80,6 +80,9 @@ mod auth;
 mod config;
 mod crypto;
 pub mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod identity;
 mod name;

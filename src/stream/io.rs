@@ -90,7 +90,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MlsStream<IO> {
         loop {
             let drained =
                 self.write.poll_drain(&mut self.io, &self.writing, Side::Owner, cx)?.is_ready();
-            if self.write.sender.updates_completed() >= ticket {
+            if self.shared.counters.own_updates.value() >= ticket {
                 return if drained { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
             self.read.check_read_ahead()?;

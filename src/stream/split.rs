@@ -276,7 +276,7 @@ impl<IO: IntoSplit> OwnedWriteHalf<IO> {
             write.sender.check_failed()?;
             let _ = write.poll_drain(io, &inner.writing, Side::Owner, cx)?;
             inner.publish(write);
-            if write.sender.updates_completed() >= ticket {
+            if inner.shared.counters.own_updates.value() >= ticket {
                 return Poll::Ready(Ok(()));
             }
             ready!(inner.help_reading(io, write, self.is_alone(), cx))?;

@@ -4,7 +4,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, TryLockError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering, fence},
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -155,8 +155,9 @@ impl<T> Lent<T> {
         }
         let waiting = self.waiting(side);
         waiting.waker.register(cx.waker());
-        waiting.flag.store(true, Ordering::SeqCst);
-        // It may have been given back in between.
+        waiting.flag.store(true, Ordering::Relaxed);
+        // Either this sees that the value has been given back, or who gives it back sees the flag.
+        fence(Ordering::SeqCst);
         match self.try_take(side) {
             Some(guard) => {
                 waiting.flag.store(false, Ordering::Relaxed);
@@ -177,7 +178,9 @@ impl<T> Lent<T> {
 impl<T> Drop for LentGuard<'_, T> {
     fn drop(&mut self) {
         self.guard = None;
-        if self.other.flag.swap(false, Ordering::SeqCst) {
+        fence(Ordering::SeqCst);
+        if self.other.flag.load(Ordering::Relaxed) {
+            self.other.flag.store(false, Ordering::Relaxed);
             self.other.waker.wake();
         }
     }

@@ -4,6 +4,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::{Buf, BytesMut};
@@ -169,11 +170,10 @@ impl WriteSide {
 
     /// Looks at the clock if the policy has a deadline.
     fn check_timeout(&mut self) -> Result<(), Error> {
-        if let Some(deadline) = self.sender.timeout() {
-            let now = Time::now();
-            if now.monotonic >= deadline {
-                self.sender.handle_timeout(now, &mut self.out)?;
-            }
+        if let Some(deadline) = self.sender.timeout()
+            && Instant::now() >= deadline
+        {
+            self.sender.handle_timeout(Time::now(), &mut self.out)?;
         }
         Ok(())
     }

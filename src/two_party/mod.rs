@@ -18,10 +18,12 @@ use std::{fmt, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use zeroize::Zeroizing;
 
+#[cfg(feature = "tokio")]
+pub(crate) use self::receiver::{KeyChange, Receiver};
 pub use self::shared::Statistics;
 pub(crate) use self::{
     handshake::{Established, Handshake},
-    receiver::{Control, Incoming, KeyChange, Receiver},
+    receiver::{Control, Incoming},
     sender::Sender,
     shared::Shared,
 };
@@ -225,6 +227,17 @@ impl Connection {
     pub fn close(&mut self, out: &mut BytesMut) -> Result<(), Error> {
         let result = self.sender()?.close(out);
         result.map_err(|error| self.fail(error))
+    }
+
+    /// Both directions are closed and nothing is on its way any more that this end or its peer waits
+    /// for. A transport that is dropped earlier may lose what the peer has not received yet.
+    pub fn is_closed(&self) -> bool {
+        self.established().is_ok_and(|Established { sender, receiver, .. }| {
+            sender.is_closed()
+                && receiver.is_closed()
+                && !sender.is_lingering()
+                && !receiver.expects_switch()
+        })
     }
 
     /// When to call [`Connection::handle_timeout`].

@@ -11,7 +11,7 @@ use crate::{
     wire::{Alert, AlertDescription, ContentType, MessageAssembler, Record, TwoPartyMessage},
 };
 
-/// Empty records in a row that are put up with. Every rekey needs one.
+/// Empty records in a row that are put up with.
 const MAX_EMPTY_RECORDS: u32 = 32;
 
 /// Opens records and sorts what is in them. What concerns the group is for the
@@ -20,6 +20,8 @@ const MAX_EMPTY_RECORDS: u32 = 32;
 pub(crate) struct Receiver {
     path: ReceivePath,
     assembler: MessageAssembler,
+    /// The epoch to which the peer has still to switch.
+    expected: Option<u64>,
     closed: bool,
     empty_records: u32,
     /// How much was received when the sending side was last asked about its rekey policy.
@@ -52,8 +54,9 @@ pub(crate) enum Control {
 
 /// How the receiving direction goes on.
 pub(crate) enum KeyChange {
-    /// The peer goes on under the current key and switches to this one.
-    Expect(RecordKey),
+    /// The peer goes on under the current key, until it says that it switches to this one, of this
+    /// epoch.
+    Expect(RecordKey, u64),
     /// The peer has switched.
     Switch(RecordKey),
 }
@@ -63,6 +66,7 @@ impl Receiver {
         Self {
             path,
             assembler: MessageAssembler::new(max_message_size),
+            expected: None,
             closed: false,
             empty_records: 0,
             attended: (0, 0),
@@ -89,12 +93,6 @@ impl Receiver {
     /// Opens one record.
     pub(crate) fn handle_record(&mut self, record: Record) -> Result<Option<Incoming>, Error> {
         let opened = self.path.open(record)?;
-        if opened.switched {
-            self.empty_records = 0;
-            if !self.assembler.is_empty() {
-                return Err(PeerMisbehaved::MisalignedMessage.into());
-            }
-        }
         match opened.content_type {
             ContentType::ApplicationData => self.handle_data(opened),
             ContentType::Handshake => self.handle_handshake(&opened),
@@ -124,10 +122,6 @@ impl Receiver {
         if opened.is_empty() {
             return Err(InvalidMessage::RecordTooShort.into());
         }
-        if self.path.expects_switch() {
-            // The peer knows that its update was answered, or has none to send before it is.
-            return Err(PeerMisbehaved::UnexpectedMessage("message of the old epoch").into());
-        }
         self.assembler.push(&opened.content)?;
         let Some(message) = self.assembler.next()? else {
             return Ok(None);
@@ -136,11 +130,32 @@ impl Receiver {
         if !self.assembler.is_empty() {
             return Err(PeerMisbehaved::MisalignedMessage.into());
         }
-        Ok(Some(Incoming::Control(match message.decode()? {
+        let message = message.decode()?;
+        if let Some(expected) = self.expected {
+            return self.handle_switch(expected, &message).map(|()| None);
+        }
+        Ok(Some(Incoming::Control(match message {
             TwoPartyMessage::ConnectionUpdate { commit } => Control::Update(commit),
             TwoPartyMessage::EpochKeyUpdate { epoch } => Control::EpochKeyUpdate(epoch),
             other => return Err(PeerMisbehaved::UnexpectedMessage(other.name()).into()),
         })))
+    }
+
+    /// The peer has seen the answer to its update and goes on under the new epoch. It has nothing
+    /// else to say under the old one.
+    fn handle_switch(&mut self, expected: u64, message: &TwoPartyMessage) -> Result<(), Error> {
+        match *message {
+            TwoPartyMessage::EpochKeyUpdate { epoch } if epoch == expected => {
+                self.path.switch_to_expected();
+                self.expected = None;
+                self.empty_records = 0;
+                Ok(())
+            }
+            TwoPartyMessage::EpochKeyUpdate { epoch } => {
+                Err(PeerMisbehaved::WrongEpoch { expected, got: epoch }.into())
+            }
+            _ => Err(PeerMisbehaved::UnexpectedMessage(message.name()).into()),
+        }
     }
 
     fn handle_alert(&mut self, opened: &Opened) -> Result<Option<Incoming>, Error> {
@@ -182,7 +197,10 @@ impl Receiver {
     pub(crate) fn apply(&mut self, change: KeyChange) {
         self.empty_records = 0;
         match change {
-            KeyChange::Expect(key) => self.path.expect(key),
+            KeyChange::Expect(key, epoch) => {
+                self.path.expect(key);
+                self.expected = Some(epoch);
+            }
             KeyChange::Switch(key) => self.path.switch(key),
         }
     }
@@ -192,9 +210,9 @@ impl Receiver {
         if self.closed { Ok(()) } else { Err(Error::Truncated) }
     }
 
-    /// The peer has still to show that it has switched to the current epoch.
+    /// The peer has still to switch to the current epoch.
     pub(crate) fn expects_switch(&self) -> bool {
-        self.path.expects_switch()
+        self.expected.is_some()
     }
 
     /// The peer has closed its direction.

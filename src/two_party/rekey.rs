@@ -7,10 +7,12 @@
 //!        │  idle  ├──────────────────────►│   waiting    │  initiator: ConnectionUpdate ignored
 //!        │        │◄──────────────────────┤ for epoch n+1│
 //!        └──┬──▲──┘  ◄ EpochKeyUpdate     └──────┬───────┘
-//!           │  │       merge, switch both        │ responder: ◄ ConnectionUpdate
+//!           │  │     merge, EpochKeyUpdate ►,    │
+//!           │  │          switch both            │ responder: ◄ ConnectionUpdate
 //!           ▼  │                                 │ drop own, and want it again
 //!  ◄ ConnectionUpdate ◄──────────────────────────┘
-//!    apply, EpochKeyUpdate ► under n, then send under n+1
+//!    apply, EpochKeyUpdate ► under n, then send under n+1;
+//!    receive under n until ◄ EpochKeyUpdate, then under n+1
 //! ```
 
 use std::time::Instant;

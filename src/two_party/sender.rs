@@ -110,7 +110,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Asks for an update. It is complete when [`Sender::updates_completed`] reaches the number.
+    /// Asks for an update. It is complete when `own_updates` reaches the number.
     pub(crate) fn request_update(&mut self) -> Result<u64, Error> {
         self.check_failed()?;
         if self.closed && self.peer_closed {
@@ -189,8 +189,9 @@ impl Sender {
         let answer = TwoPartyMessage::EpochKeyUpdate { epoch: secrets.epoch };
         self.send_message(&answer, out)?;
         self.shared.counters.peer_updates.add(1);
+        let epoch = secrets.epoch;
         let receive = self.switch(secrets)?;
-        Ok(Some(KeyChange::Expect(receive)))
+        Ok(Some(KeyChange::Expect(receive, epoch)))
     }
 
     fn handle_epoch_key_update(
@@ -207,11 +208,12 @@ impl Sender {
         }
         self.group.merge_update()?;
         let secrets = self.group.traffic_secrets()?;
+        // The last record of the old epoch in this direction, too: the peer learns that none is
+        // missing, and that it can erase the old key.
+        self.send_message(&TwoPartyMessage::EpochKeyUpdate { epoch }, out)?;
         let receive = self.switch(secrets)?;
         self.updates.complete(now.monotonic);
         self.shared.counters.own_updates.set(self.updates.completed());
-        // The first record under the new key lets the peer erase the old one.
-        self.path.seal_empty(out)?;
         Ok(Some(KeyChange::Switch(receive)))
     }
 
@@ -289,11 +291,6 @@ impl Sender {
             true => None,
             false => self.updates.deadline(),
         }
-    }
-
-    /// How many of this party's updates the peer has confirmed.
-    pub(crate) fn updates_completed(&self) -> u64 {
-        self.updates.completed()
     }
 
     /// An update is outstanding.

@@ -29,6 +29,7 @@ fn one_direction_closes_and_the_other_goes_on_rekeys_included() {
         pair.close(closing.peer());
         pair.drive();
         pair.end(closing).expect(Event::PeerClosed);
+        assert!(pair.initiator.connection.is_closed() && pair.responder.connection.is_closed());
         assert_eq!(pair.initiator.connection.handle_eof(), Ok(()));
         assert_eq!(pair.responder.connection.handle_eof(), Ok(()));
     }
@@ -41,6 +42,25 @@ fn closing_twice_sends_one_close_notify() {
     let length = pair.initiator.out.len();
     pair.close(Role::Initiator);
     assert_eq!(pair.initiator.out.len(), length);
+}
+
+// CH-04: the answer to the last update has to arrive before the transport may go.
+#[test]
+fn a_connection_is_closed_when_the_last_update_is_answered() {
+    for role in [Role::Initiator, Role::Responder] {
+        let mut pair = Pair::connected();
+        pair.rekey(role);
+        pair.close(role);
+        pair.deliver(role);
+        pair.close(role.peer());
+        assert!(!pair.end(role.peer()).connection.is_closed(), "the peer's switch is awaited");
+        let answer = pair.intercept(role.peer());
+        assert!(!pair.end(role).connection.is_closed(), "the answer is awaited");
+        pair.inject(role, &answer);
+        assert!(pair.end(role).connection.is_closed());
+        pair.drive();
+        assert!(pair.end(role.peer()).connection.is_closed());
+    }
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn one_update_at_a_time_and_requests_that_come_meanwhile_share_the_next() {
     }
 }
 
-// 2P-11: the answer is the last record of the old epoch, and the first of the new one erases it.
+// 2P-11, TL-04: an EpochKeyUpdate is the last record of the old epoch in each direction.
 #[test]
 fn old_keys_are_erased_as_soon_as_they_are_not_needed() {
     for role in BOTH {
@@ -372,7 +372,7 @@ fn a_second_update_of_a_party_that_waits_is_refused() {
         pair.deliver(role);
         send(&mut pair, role, &TwoPartyMessage::ConnectionUpdate { commit: vec![1] });
         pair.deliver(role);
-        let error = PeerMisbehaved::UnexpectedMessage("message of the old epoch");
+        let error = PeerMisbehaved::UnexpectedMessage("ConnectionUpdate");
         assert_eq!(pair.end(role.peer()).error, Some(error.into()));
     }
 }
@@ -431,5 +431,29 @@ fn a_message_may_span_records_but_not_share_one_or_be_interrupted() {
         let mut pair = Pair::connected();
         fragments(&mut pair, &pieces);
         pair.assert_failed(Role::Responder, PeerMisbehaved::MisalignedMessage);
+    }
+}
+
+// 2P-12, TL-02: the records before a change of keys cannot be taken away unnoticed, in either
+// direction and however many.
+#[test]
+fn records_cut_off_at_the_end_of_an_epoch_are_missed() {
+    for role in BOTH {
+        for cut in [role, role.peer()] {
+            let mut pair = Pair::connected();
+            pair.rekey(role);
+            if cut != role {
+                pair.write(cut, b"lost");
+                drop(pair.intercept(cut));
+            }
+            pair.deliver(role);
+            if cut == role {
+                pair.write(cut, b"lost");
+                drop(pair.intercept(cut));
+            }
+            pair.drive();
+            let error = Some(PeerMisbehaved::BadRecordMac.into());
+            assert_eq!(pair.end(cut.peer()).error, error, "{role:?} updates, {cut:?} loses");
+        }
     }
 }
