@@ -217,3 +217,22 @@ fn the_paths_hold_no_key_of_an_earlier_epoch() {
         }
     }
 }
+
+// 2P-19, TL-04: what is stored about the group does not pile up: keys of earlier epochs are deleted.
+#[test]
+fn the_stored_group_keeps_nothing_of_earlier_epochs() {
+    for victim in BOTH {
+        let mut pair = Pair::connected();
+        let stored = |pair: &mut Pair| pair.end(victim).established().sender.group().snapshot();
+        // OpenMLS fills a store of 32 resumption secrets first, from which no traffic key comes.
+        for _ in 0..17 {
+            exchange(&mut pair, &BOTH);
+        }
+        let early = stored(&mut pair).len();
+        for _ in 0..10 {
+            exchange(&mut pair, &BOTH);
+        }
+        let late = stored(&mut pair).len();
+        assert!(late <= early + 64, "{victim:?}: {early} bytes became {late}");
+    }
+}
