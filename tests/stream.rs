@@ -474,15 +474,10 @@ async fn time_starts_an_update_while_both_only_read() {
     let (mut read, write) = server.into_split();
     let mut data = [0; 4];
     read.read_exact(&mut data).await.unwrap();
-    let idle = async {
-        let (mut byte, mut other) = ([0], [0]);
-        tokio::select! {
-            _ = client.read(&mut byte) => panic!("nothing was sent"),
-            _ = read.read(&mut other) => panic!("nothing was sent"),
-            () = tokio::time::sleep(Duration::from_secs(61)) => {}
-        }
-    };
-    idle.await;
+    let (mut byte, mut other) = ([0], [0]);
+    let idle = async { tokio::join!(client.read(&mut byte), read.read(&mut other)) };
+    let waited = tokio::time::timeout(Duration::from_secs(61), idle).await;
+    assert!(waited.is_err(), "nothing was sent");
     assert_eq!((client.epoch(), write.epoch()), (2, 2));
 }
 

@@ -104,7 +104,9 @@ impl CryptoProvider {
 
     /// The hash of `data` with the suite's hash function.
     pub(crate) fn hash(&self, suite: CipherSuite, data: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        self.library().hash(hash_type(suite), data).map_err(|_| CryptoError::Internal("hash"))
+        self.implementation()
+            .hash(hash_type(suite), data)
+            .map_err(|_| CryptoError::Internal("hash"))
     }
 
     /// HKDF-Expand-Label (RFC 8446, section 7.1) with the suite's hash; fills `out`.
@@ -121,7 +123,7 @@ impl CryptoProvider {
         const FAILED: CryptoError = CryptoError::Internal("HKDF-Expand-Label");
         let info = hkdf_label(label, context, out.len()).ok_or(FAILED)?;
         let okm = self
-            .library()
+            .implementation()
             .hkdf_expand(hash_type(suite), secret, &info, out.len())
             .map_err(|_| FAILED)?;
         if okm.as_slice().len() != out.len() {
@@ -147,7 +149,7 @@ impl CryptoProvider {
         let _ = self.fill_random(&mut [0; 1]);
     }
 
-    fn library(&self) -> &dyn OpenMlsCrypto {
+    fn implementation(&self) -> &dyn OpenMlsCrypto {
         match &self.backend {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(backend) => backend,
@@ -190,11 +192,11 @@ impl OpenMlsRand for CryptoProvider {
 
 impl OpenMlsCrypto for CryptoProvider {
     fn supports(&self, ciphersuite: Ciphersuite) -> Result<(), types::CryptoError> {
-        self.library().supports(ciphersuite)
+        self.implementation().supports(ciphersuite)
     }
 
     fn supported_ciphersuites(&self) -> Vec<Ciphersuite> {
-        self.library().supported_ciphersuites()
+        self.implementation().supported_ciphersuites()
     }
 
     fn hkdf_extract(
@@ -203,7 +205,7 @@ impl OpenMlsCrypto for CryptoProvider {
         salt: &[u8],
         ikm: &[u8],
     ) -> Result<SecretVLBytes, types::CryptoError> {
-        self.library().hkdf_extract(hash_type, salt, ikm)
+        self.implementation().hkdf_extract(hash_type, salt, ikm)
     }
 
     fn hmac(
@@ -212,7 +214,7 @@ impl OpenMlsCrypto for CryptoProvider {
         key: &[u8],
         message: &[u8],
     ) -> Result<SecretVLBytes, types::CryptoError> {
-        self.library().hmac(hash_type, key, message)
+        self.implementation().hmac(hash_type, key, message)
     }
 
     fn hkdf_expand(
@@ -222,11 +224,11 @@ impl OpenMlsCrypto for CryptoProvider {
         info: &[u8],
         okm_len: usize,
     ) -> Result<SecretVLBytes, types::CryptoError> {
-        self.library().hkdf_expand(hash_type, prk, info, okm_len)
+        self.implementation().hkdf_expand(hash_type, prk, info, okm_len)
     }
 
     fn hash(&self, hash_type: HashType, data: &[u8]) -> Result<Vec<u8>, types::CryptoError> {
-        self.library().hash(hash_type, data)
+        self.implementation().hash(hash_type, data)
     }
 
     fn aead_encrypt(
@@ -237,7 +239,7 @@ impl OpenMlsCrypto for CryptoProvider {
         nonce: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
-        self.library().aead_encrypt(alg, key, data, nonce, aad)
+        self.implementation().aead_encrypt(alg, key, data, nonce, aad)
     }
 
     fn aead_decrypt(
@@ -248,14 +250,14 @@ impl OpenMlsCrypto for CryptoProvider {
         nonce: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
-        self.library().aead_decrypt(alg, key, ct_tag, nonce, aad)
+        self.implementation().aead_decrypt(alg, key, ct_tag, nonce, aad)
     }
 
     fn signature_key_gen(
         &self,
         alg: SignatureScheme,
     ) -> Result<(Vec<u8>, Vec<u8>), types::CryptoError> {
-        self.library().signature_key_gen(alg)
+        self.implementation().signature_key_gen(alg)
     }
 
     fn verify_signature(
@@ -265,7 +267,7 @@ impl OpenMlsCrypto for CryptoProvider {
         pk: &[u8],
         signature: &[u8],
     ) -> Result<(), types::CryptoError> {
-        self.library().verify_signature(alg, data, pk, signature)
+        self.implementation().verify_signature(alg, data, pk, signature)
     }
 
     fn sign(
@@ -274,7 +276,7 @@ impl OpenMlsCrypto for CryptoProvider {
         data: &[u8],
         key: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
-        self.library().sign(alg, data, key)
+        self.implementation().sign(alg, data, key)
     }
 
     fn hpke_seal(
@@ -285,7 +287,7 @@ impl OpenMlsCrypto for CryptoProvider {
         aad: &[u8],
         ptxt: &[u8],
     ) -> Result<HpkeCiphertext, types::CryptoError> {
-        self.library().hpke_seal(config, pk_r, info, aad, ptxt)
+        self.implementation().hpke_seal(config, pk_r, info, aad, ptxt)
     }
 
     fn hpke_open(
@@ -296,7 +298,7 @@ impl OpenMlsCrypto for CryptoProvider {
         info: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
-        self.library().hpke_open(config, input, sk_r, info, aad)
+        self.implementation().hpke_open(config, input, sk_r, info, aad)
     }
 
     fn hpke_setup_sender_and_export(
@@ -307,7 +309,7 @@ impl OpenMlsCrypto for CryptoProvider {
         exporter_context: &[u8],
         exporter_length: usize,
     ) -> Result<(KemOutput, ExporterSecret), types::CryptoError> {
-        self.library().hpke_setup_sender_and_export(
+        self.implementation().hpke_setup_sender_and_export(
             config,
             pk_r,
             info,
@@ -325,7 +327,7 @@ impl OpenMlsCrypto for CryptoProvider {
         exporter_context: &[u8],
         exporter_length: usize,
     ) -> Result<ExporterSecret, types::CryptoError> {
-        self.library().hpke_setup_receiver_and_export(
+        self.implementation().hpke_setup_receiver_and_export(
             config,
             enc,
             sk_r,
@@ -340,7 +342,7 @@ impl OpenMlsCrypto for CryptoProvider {
         config: HpkeConfig,
         ikm: &[u8],
     ) -> Result<HpkeKeyPair, types::CryptoError> {
-        self.library().derive_hpke_keypair(config, ikm)
+        self.implementation().derive_hpke_keypair(config, ikm)
     }
 }
 

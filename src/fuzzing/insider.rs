@@ -39,7 +39,8 @@ pub fn connection_insider(data: &[u8]) {
                 victim.handle_timeout(now);
             }
             operation => {
-                let stream = insider.act(operation, &mut input);
+                let mut stream = std::mem::take(&mut insider.owed);
+                stream.extend(insider.act(operation, &mut input));
                 victim.receive(now, &stream);
             }
         }
@@ -57,6 +58,10 @@ struct Insider {
     assembler: MessageAssembler,
     /// The victim's update, not answered yet.
     update: Option<Vec<u8>>,
+    /// The epoch to which the victim has still to switch.
+    expected: Option<u64>,
+    /// Sealed, to be sent before anything else: the switch to the epoch of an update of its own.
+    owed: Vec<u8>,
     /// The last update of its own, to be repeated.
     sent: Vec<u8>,
 }
@@ -90,6 +95,8 @@ impl Insider {
             role,
             assembler: MessageAssembler::new(1 << 16),
             update: None,
+            expected: None,
+            owed: Vec::new(),
             sent: Vec::new(),
         };
         let confirmation = insider.seal.record(&[ContentType::ApplicationData.into()]);
@@ -157,6 +164,7 @@ impl Insider {
         let sealed = self.seal.message(&encode(&answer), 0);
         self.seal = SealKey::new(&self.group, self.role);
         self.open.expect(receive_key(&self.group, self.role));
+        self.expected = Some(self.group.epoch());
         sealed
     }
 
@@ -173,10 +181,16 @@ impl Insider {
             };
             match message.decode().expect("the victim keeps the rules") {
                 TwoPartyMessage::ConnectionUpdate { commit } => self.update = Some(commit),
+                TwoPartyMessage::EpochKeyUpdate { epoch } if self.expected.is_some() => {
+                    assert_eq!(self.expected.take(), Some(epoch));
+                    self.open.switch_to_expected();
+                }
                 TwoPartyMessage::EpochKeyUpdate { epoch } => {
                     assert_eq!(self.group.pending_epoch(), Some(epoch));
                     self.group.merge_update().expect("a pending update merges");
                     self.update = None;
+                    let switch = encode(&TwoPartyMessage::EpochKeyUpdate { epoch });
+                    self.owed = self.seal.message(&switch, 0);
                     self.seal = SealKey::new(&self.group, self.role);
                     self.open.switch(receive_key(&self.group, self.role));
                 }
