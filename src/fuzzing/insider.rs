@@ -60,6 +60,8 @@ struct Insider {
     update: Option<Vec<u8>>,
     /// The epoch to which the victim has still to switch.
     expected: Option<u64>,
+    /// It has sent an EpochKeyUpdate that may not be true.
+    lied: bool,
     /// Sealed, to be sent before anything else: the switch to the epoch of an update of its own.
     owed: Vec<u8>,
     /// The last update of its own, to be repeated.
@@ -96,6 +98,7 @@ impl Insider {
             assembler: MessageAssembler::new(1 << 16),
             update: None,
             expected: None,
+            lied: false,
             owed: Vec::new(),
             sent: Vec::new(),
         };
@@ -144,6 +147,7 @@ impl Insider {
             }
             12 => self.seal.message(&self.sent, 0),
             13 => {
+                self.lied = true;
                 let epoch = self.group.epoch().wrapping_add(length as u64);
                 self.seal.message(&encode(&TwoPartyMessage::EpochKeyUpdate { epoch }), 0)
             }
@@ -181,12 +185,18 @@ impl Insider {
             };
             match message.decode().expect("the victim keeps the rules") {
                 TwoPartyMessage::ConnectionUpdate { commit } => self.update = Some(commit),
-                TwoPartyMessage::EpochKeyUpdate { epoch } if self.expected.is_some() => {
-                    assert_eq!(self.expected.take(), Some(epoch));
+                TwoPartyMessage::EpochKeyUpdate { epoch } if self.expected == Some(epoch) => {
+                    self.expected = None;
                     self.open.switch_to_expected();
                 }
+                TwoPartyMessage::EpochKeyUpdate { epoch }
+                    if self.group.pending_epoch() != Some(epoch) =>
+                {
+                    // The victim has believed that its update was applied, and is lost to both.
+                    assert!(self.lied, "an answer to nothing");
+                    return out.clear();
+                }
                 TwoPartyMessage::EpochKeyUpdate { epoch } => {
-                    assert_eq!(self.group.pending_epoch(), Some(epoch));
                     self.group.merge_update().expect("a pending update merges");
                     self.update = None;
                     let switch = encode(&TwoPartyMessage::EpochKeyUpdate { epoch });

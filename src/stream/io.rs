@@ -38,8 +38,9 @@ use crate::{
 ///
 /// `shutdown` sends a close_notify. The peer can go on sending, and rekeys go on in both
 /// directions; the transport itself is shut down when both ends have closed, or when the stream is
-/// dropped. A transport that ends without a close_notify gives [`Error::Truncated`], as an
-/// [`io::ErrorKind::UnexpectedEof`].
+/// dropped. Whoever closes second waits in `shutdown`, or at the end of reading, until an update that is
+/// under way has been answered: a socket that is dropped before resets the connection. A transport that
+/// ends without a close_notify gives [`Error::Truncated`], as an [`io::ErrorKind::UnexpectedEof`].
 ///
 /// All methods are cancel-safe: a future that is dropped loses nothing.
 pub struct MlsStream<IO> {
