@@ -34,8 +34,12 @@ use crate::{
     crypto::{CipherSuite, CryptoProvider},
     error::{ConfigError, Error},
     identity::Identity,
-    wire::MIN_MESSAGE_SIZE,
+    store::{SessionId, SessionStore, Sessions},
+    wire::{MAX_EARLY_DATA, MIN_MESSAGE_SIZE},
 };
+
+/// How long a session can be resumed unless configured otherwise.
+const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How one party behaves on all of its connections, whichever role it has.
 #[derive(Clone)]
@@ -47,6 +51,9 @@ pub struct Config {
     pub(crate) alpn: Vec<Vec<u8>>,
     pub(crate) rekey: RekeyPolicy,
     pub(crate) limits: Limits,
+    pub(crate) session_store: Option<Arc<dyn SessionStore>>,
+    pub(crate) session_lifetime: Duration,
+    pub(crate) sessions: Option<Arc<Sessions>>,
 }
 
 /// When a party renews its key material by itself (CH-06).
@@ -89,6 +96,9 @@ pub struct Limits {
     pub read_ahead: usize,
     /// Sealed bytes that may wait for the socket before a write waits. Default: 256 KiB.
     pub write_buffer: usize,
+    /// Longest early data that a responder takes with the request for a resumption, in bytes; longer
+    /// early data is refused as a whole. At most 1 MiB. Default: 0, all is refused.
+    pub max_early_data: u32,
 }
 
 /// Makes a [`Config`]. The type parameters say what is still missing.
@@ -101,6 +111,8 @@ pub struct ConfigBuilder<I, A> {
     alpn: Vec<Vec<u8>>,
     rekey: RekeyPolicy,
     limits: Limits,
+    session_store: Option<Arc<dyn SessionStore>>,
+    session_lifetime: Duration,
 }
 
 /// A [`ConfigBuilder`] lacks its identity.
@@ -124,21 +136,24 @@ impl Config {
             alpn: Vec::new(),
             rekey: RekeyPolicy::default(),
             limits: Limits::default(),
+            session_store: None,
+            session_lifetime: SESSION_LIFETIME,
         }
     }
 
     /// Starts a configuration that differs from this one.
     pub fn to_builder(&self) -> ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
-        let Self { identity, authentication_service, crypto, cipher_suites, alpn, rekey, limits } =
-            self.clone();
+        let config = self.clone();
         ConfigBuilder {
-            identity,
-            authentication_service,
-            crypto,
-            cipher_suites,
-            alpn,
-            rekey,
-            limits,
+            identity: config.identity,
+            authentication_service: config.authentication_service,
+            crypto: config.crypto,
+            cipher_suites: config.cipher_suites,
+            alpn: config.alpn,
+            rekey: config.rekey,
+            limits: config.limits,
+            session_store: config.session_store,
+            session_lifetime: config.session_lifetime,
         }
     }
 
@@ -161,6 +176,18 @@ impl Config {
     pub fn limits(&self) -> Limits {
         self.limits
     }
+
+    /// Erases a session from the store: it will not be resumed. A connection that uses it goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when the store fails. That no such session is stored is no error.
+    pub fn remove_session(&self, session: &SessionId) -> Result<(), Error> {
+        if let Some(sessions) = &self.sessions {
+            sessions.remove(&sessions.key(session)?)?;
+        }
+        Ok(())
+    }
 }
 
 impl<A> ConfigBuilder<WantsIdentity, A> {
@@ -174,6 +201,8 @@ impl<A> ConfigBuilder<WantsIdentity, A> {
             alpn: self.alpn,
             rekey: self.rekey,
             limits: self.limits,
+            session_store: self.session_store,
+            session_lifetime: self.session_lifetime,
         }
     }
 }
@@ -192,6 +221,8 @@ impl<I> ConfigBuilder<I, WantsAuthenticationService> {
             alpn: self.alpn,
             rekey: self.rekey,
             limits: self.limits,
+            session_store: self.session_store,
+            session_lifetime: self.session_lifetime,
         }
     }
 }
@@ -226,6 +257,23 @@ impl<I, A> ConfigBuilder<I, A> {
         self
     }
 
+    /// Where sessions are stored, so that they can be resumed (2P-14). Default: nowhere, and every
+    /// connection begins with a full handshake.
+    ///
+    /// Every party that shall resume, or whose peers shall, needs a store. Several configurations may
+    /// share one; each meets only sessions of its own identity and trust.
+    pub fn session_store(mut self, store: impl SessionStore + 'static) -> Self {
+        self.session_store = Some(Arc::new(store));
+        self
+    }
+
+    /// How long after its first handshake a session may be resumed. Connections that last longer go
+    /// on. Default: seven days, as RFC 8446, section 4.6.1 has it.
+    pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
+        self.session_lifetime = lifetime;
+        self
+    }
+
     /// The bounds. Default: [`Limits::default`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -251,6 +299,15 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
         self.rekey.check()?;
         self.limits.check()?;
         self.crypto.warm_up();
+        let sessions = match &self.session_store {
+            Some(store) => {
+                let digest =
+                    self.authentication_service.trust_digest().ok_or(ConfigError::NoTrustDigest)?;
+                let store = Arc::clone(store);
+                Some(Arc::new(Sessions::new(store, self.crypto.clone(), &self.identity, &digest)?))
+            }
+            None => None,
+        };
         Ok(Config {
             identity: self.identity,
             authentication_service: self.authentication_service,
@@ -259,6 +316,9 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
             alpn: self.alpn,
             rekey: self.rekey,
             limits: self.limits,
+            session_store: self.session_store,
+            session_lifetime: self.session_lifetime,
+            sessions,
         })
     }
 }
@@ -338,6 +398,12 @@ impl Limits {
         self
     }
 
+    /// Sets how much early data a responder takes, in bytes.
+    pub fn with_max_early_data(mut self, bytes: u32) -> Self {
+        self.max_early_data = bytes;
+        self
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         if self.handshake_timeout.is_zero() {
             return Err(ConfigError::OutOfRange("the handshake timeout is zero"));
@@ -347,6 +413,9 @@ impl Limits {
         }
         if self.write_buffer == 0 {
             return Err(ConfigError::OutOfRange("the write buffer is zero"));
+        }
+        if self.max_early_data > MAX_EARLY_DATA {
+            return Err(ConfigError::OutOfRange("max_early_data must be at most 1 MiB"));
         }
         Ok(())
     }
@@ -361,6 +430,7 @@ impl Default for Limits {
             update_interval: Duration::from_secs(1),
             read_ahead: 1024 * 1024,
             write_buffer: 256 * 1024,
+            max_early_data: 0,
         }
     }
 }

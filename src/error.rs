@@ -10,6 +10,7 @@
 use std::{io, time::Duration};
 
 pub use crate::auth::AuthenticationError;
+pub use crate::store::StoreError;
 pub use crate::wire::AlertDescription;
 
 /// What went wrong, and whose fault it is.
@@ -41,6 +42,12 @@ pub enum Error {
     /// replaced it was not answered by the peer.
     #[error("the traffic key is exhausted and the peer did not answer the rekey")]
     KeyExhausted,
+    /// A session cannot be resumed, or goes on elsewhere.
+    #[error("the session: {0}")]
+    Session(#[from] SessionError),
+    /// The session store failed. What it stored last stands.
+    #[error("the session store: {0}")]
+    Store(#[from] StoreError),
     /// The caller used the connection in a way that it does not allow.
     #[error("misuse: {0}")]
     ApiMisuse(#[from] ApiMisuse),
@@ -162,6 +169,10 @@ pub enum PeerMisbehaved {
     /// The peer selected an application protocol that was not offered.
     #[error("the peer selected an application protocol that was not offered")]
     UnofferedAlpn,
+    /// A request announces more early data than the protocol allows, or other early data than it
+    /// announced has come.
+    #[error("early data: {0}")]
+    EarlyData(&'static str),
 }
 
 /// Two honest parties that cannot talk.
@@ -182,6 +193,31 @@ pub enum PeerIncompatible {
     Alpn,
 }
 
+/// Why a session is not resumed. A full handshake is needed, except after
+/// [`SessionError::Superseded`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// No such session is stored here, under this trust configuration.
+    #[error("not known here")]
+    Unknown,
+    /// The two ends do not agree on what was said last, or a request came too late.
+    #[error("the two ends are out of step")]
+    OutOfStep,
+    /// The commit was not sent as a request by the one who made it, or its request was changed.
+    #[error("the request is not from the one who made its commit")]
+    InvalidBinder,
+    /// It is older than this configuration allows.
+    #[error("expired")]
+    Expired,
+    /// This configuration no longer has what the session was made with.
+    #[error("the configuration no longer allows {0}")]
+    Configuration(&'static str),
+    /// It was resumed on another connection.
+    #[error("it goes on on another connection")]
+    Superseded,
+}
+
 /// The caller used the connection wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -198,6 +234,9 @@ pub enum ApiMisuse {
     /// The rekey goes on, but nothing more can be read ahead: read the stream, and it will finish.
     #[error("unread data fills the receive buffer: read the stream to let the rekey finish")]
     UnreadData,
+    /// Early data is longer than 1 MiB.
+    #[error("early data is longer than 1 MiB")]
+    EarlyDataTooLong,
     /// The requested exporter output is too long, or the label is not allowed.
     #[error("the exporter arguments are not valid")]
     Exporter,
@@ -222,6 +261,10 @@ pub enum ConfigError {
     /// An identity's name is empty, too long, or has white space or control characters.
     #[error("invalid identity name")]
     IdentityName,
+    /// A session store was given, and the authentication service has no trust digest: see
+    /// [`AuthenticationService::trust_digest`](crate::AuthenticationService::trust_digest).
+    #[error("a session store needs an authentication service with a trust digest")]
+    NoTrustDigest,
     /// A key could not be read.
     #[error("invalid key: {0}")]
     Key(String),
@@ -296,7 +339,8 @@ impl Error {
                 | PeerMisbehaved::UnexpectedGroup(_)
                 | PeerMisbehaved::CommitForWrongEpoch
                 | PeerMisbehaved::NotASelfUpdate(_)
-                | PeerMisbehaved::UnofferedAlpn => A::IllegalParameter,
+                | PeerMisbehaved::UnofferedAlpn
+                | PeerMisbehaved::EarlyData(_) => A::IllegalParameter,
             },
             Self::PeerIncompatible(error) => match error {
                 PeerIncompatible::CipherSuite(_) | PeerIncompatible::Capabilities(_) => {
@@ -307,7 +351,11 @@ impl Error {
             },
             Self::PeerNotTrusted(error) => error.alert(),
             Self::HandshakeTimeout(_) => A::UserCanceled,
-            Self::KeyExhausted | Self::Crypto(_) | Self::Config(_) => A::InternalError,
+            Self::Session(SessionError::Superseded) => A::UserCanceled,
+            Self::Session(_) => A::UnknownPskIdentity,
+            Self::KeyExhausted | Self::Crypto(_) | Self::Config(_) | Self::Store(_) => {
+                A::InternalError
+            }
             Self::AlertReceived(_) | Self::Truncated | Self::ApiMisuse(_) => return None,
         })
     }
@@ -339,7 +387,9 @@ impl From<Error> for io::Error {
             }
             Error::ApiMisuse(ApiMisuse::UnreadData) => io::ErrorKind::ResourceBusy,
             Error::ApiMisuse(_) | Error::Config(_) => io::ErrorKind::InvalidInput,
-            Error::KeyExhausted | Error::Crypto(_) => io::ErrorKind::Other,
+            Error::Session(SessionError::Superseded) => io::ErrorKind::ConnectionAborted,
+            Error::Session(_) => io::ErrorKind::NotFound,
+            Error::KeyExhausted | Error::Crypto(_) | Error::Store(_) => io::ErrorKind::Other,
         };
         Self::new(kind, error)
     }

@@ -87,6 +87,7 @@ mod group;
 mod identity;
 mod name;
 mod record;
+mod store;
 #[cfg(feature = "tokio")]
 mod stream;
 mod time;
@@ -104,13 +105,14 @@ pub use crypto::{CipherSuite, CryptoProvider};
 pub use error::Error;
 pub use identity::{Identity, PublicKey};
 pub use name::ServerName;
+pub use store::{Revision, SessionId, SessionKey, SessionStore, StoredSession};
 #[cfg(feature = "tokio")]
 pub use stream::{
     Accept, Connect, IntoSplit, MlsAcceptor, MlsConnector, MlsFramed, MlsListener, MlsStream,
     OwnedReadHalf, OwnedWriteHalf,
 };
 pub use time::Time;
-pub use two_party::{Connection, Event, Statistics};
+pub use two_party::{Connection, EarlyDataStatus, Event, HandshakeKind, Statistics};
 
 /// The code in the README is tested like any other.
 #[cfg(all(doctest, feature = "tokio"))]

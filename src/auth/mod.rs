@@ -123,6 +123,20 @@ pub trait AuthenticationService: Send + Sync {
         &self,
         request: &AuthenticationRequest<'_>,
     ) -> Result<PeerIdentity, AuthenticationError>;
+
+    /// A digest of what this service believes, for the sessions that it lets begin.
+    ///
+    /// Sessions are resumed only under a service with the same digest as the one that accepted the
+    /// peer, and this service is asked again then, with [`Purpose::Revisit`]. A service that is as
+    /// strict then as in a handshake may give the same digest always; one that is not has to give
+    /// another digest whenever it becomes stricter. Services of different kinds must have different
+    /// digests: let it be the hash of a name and of the configuration.
+    ///
+    /// `None`, the default: sessions are not resumed, and a configuration with a session store does
+    /// not build.
+    fn trust_digest(&self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 /// Who a peer is, as an [`AuthenticationService`] established it.
@@ -266,6 +280,10 @@ impl<T: AuthenticationService + ?Sized> AuthenticationService for Arc<T> {
     ) -> Result<PeerIdentity, AuthenticationError> {
         (**self).authenticate(request)
     }
+
+    fn trust_digest(&self) -> Option<[u8; 32]> {
+        (**self).trust_digest()
+    }
 }
 
 impl<T: AuthenticationService + ?Sized> AuthenticationService for RwLock<T> {
@@ -278,6 +296,10 @@ impl<T: AuthenticationService + ?Sized> AuthenticationService for RwLock<T> {
             // Someone panicked in the middle of a change, which may have been a revocation.
             Err(_) => Err(AuthenticationError::Refused("the service's lock is poisoned".into())),
         }
+    }
+
+    fn trust_digest(&self) -> Option<[u8; 32]> {
+        self.read().ok()?.trust_digest()
     }
 }
 
@@ -307,7 +329,6 @@ impl Authenticated {
     }
 
     /// Who the peer is.
-    #[cfg(test)]
     pub(crate) fn peer(&self) -> &PeerIdentity {
         &self.peer
     }

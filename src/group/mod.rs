@@ -6,6 +6,7 @@
 //! produce: the steps that need one take it as an argument.
 
 mod hello;
+mod resume;
 mod storage;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -13,7 +14,8 @@ mod update;
 mod welcome;
 
 pub(crate) use hello::{Hello, Offer};
-pub(crate) use update::StagedUpdate;
+pub(crate) use resume::CommitHeader;
+pub(crate) use update::{StagedUpdate, Verified};
 
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
@@ -70,6 +72,11 @@ struct Provider {
 }
 
 impl Group {
+    /// The group ID.
+    pub(crate) fn id(&self) -> &[u8] {
+        self.mls.group_id().as_slice()
+    }
+
     /// The current epoch.
     pub(crate) fn epoch(&self) -> u64 {
         self.mls.epoch().as_u64()
@@ -98,12 +105,12 @@ impl Group {
 
     /// The traffic secrets of the current epoch.
     pub(crate) fn traffic_secrets(&self) -> Result<EpochSecrets, Error> {
-        let secret = |label| self.export(label, &[], self.suite.hash_len());
-        Ok(EpochSecrets {
-            epoch: self.epoch(),
-            client: TrafficSecret::new(secret("MLS-TLS c ap traffic")?),
-            server: TrafficSecret::new(secret("MLS-TLS s ap traffic")?),
-        })
+        EpochSecrets::export(self.epoch(), |label| self.export(label, &[], self.suite.hash_len()))
+    }
+
+    /// The claim in the peer's leaf.
+    pub(crate) fn peer_claim(&self) -> Result<Claim, Error> {
+        Claim::of_leaf(self.peer_leaf()?)
     }
 
     fn peer_leaf(&self) -> Result<&LeafNode, Error> {
@@ -117,16 +124,10 @@ impl Group {
             .ok_or_else(|| CryptoError::Internal("the ratchet tree").into())
     }
 
-    /// Everything that is stored about the group, as one blob.
-    #[cfg(test)]
-    pub(crate) fn snapshot(&self) -> Zeroizing<Vec<u8>> {
-        self.provider.storage.snapshot().unwrap()
-    }
-
     /// What a thief of [`Group::snapshot`] and of the signature key can make of it.
     #[cfg(test)]
     pub(crate) fn steal(&self) -> Self {
-        let storage = Storage::restore(&self.snapshot()).unwrap();
+        let storage = Storage::restore(&self.snapshot().unwrap()).unwrap();
         let mls = MlsGroup::load(&storage, self.mls.group_id()).unwrap().unwrap();
         Self {
             mls,
@@ -135,6 +136,19 @@ impl Group {
             identity: self.identity.clone(),
             role: self.role,
         }
+    }
+}
+
+impl EpochSecrets {
+    fn export(
+        epoch: u64,
+        secret: impl Fn(&str) -> Result<Zeroizing<Vec<u8>>, Error>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            epoch,
+            client: TrafficSecret::new(secret("MLS-TLS c ap traffic")?),
+            server: TrafficSecret::new(secret("MLS-TLS s ap traffic")?),
+        })
     }
 }
 

@@ -58,7 +58,6 @@ pub(crate) struct StorageError;
 
 impl Storage {
     /// Everything, as one blob.
-    #[cfg_attr(not(test), allow(dead_code))] // the session store of a later version cuts it
     pub(super) fn snapshot(&self) -> Result<Zeroizing<Vec<u8>>, StorageError> {
         encode(&(SNAPSHOT_VERSION, &*self.lock()))
     }
@@ -106,7 +105,6 @@ impl Storage {
     }
 }
 
-#[cfg(test)]
 impl Storage {
     /// The storage that a snapshot was cut from.
     pub(super) fn restore(snapshot: &[u8]) -> Result<Self, StorageError> {

@@ -43,10 +43,19 @@ impl Unverified {
 }
 
 impl Group {
-    /// Stages an update of this party's own keys and gives the MLSMessage for a ConnectionUpdate.
-    /// The group stays in its epoch.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn start_update(&mut self) -> Result<Vec<u8>, Error> {
+        self.start_update_saying(&[])
+    }
+
+    /// Stages an update of this party's own keys and gives the MLSMessage for it, with
+    /// `authenticated_data`. The group stays in its epoch.
+    pub(crate) fn start_update_saying(
+        &mut self,
+        authenticated_data: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         let Self { mls, provider, identity, .. } = self;
+        mls.set_aad(authenticated_data.to_vec());
         mls.commit_builder()
             .force_self_update(true)
             .load_psks(&provider.storage)

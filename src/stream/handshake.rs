@@ -2,14 +2,14 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use pin_project::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -22,8 +22,9 @@ use crate::{
     config::{Config, Limits},
     error::Error,
     name::ServerName,
+    store::SessionId,
     time::Time,
-    two_party::{Established, Handshake},
+    two_party::{Established, Handshake, Progress},
 };
 
 /// How much is read at once before the peer is known.
@@ -57,6 +58,8 @@ struct MidHandshake<IO> {
     state: State,
     input: BytesMut,
     out: BytesMut,
+    /// Early data of the peer that nobody has fetched yet.
+    early_data: Option<Bytes>,
     limits: Limits,
     #[pin]
     timer: Sleep,
@@ -72,6 +75,10 @@ enum State {
 impl MlsConnector {
     /// Starts a handshake over `io`. The peer has to be who the authentication service says is
     /// `server_name`.
+    ///
+    /// With a [session store](crate::ConfigBuilder::session_store), the newest session with this
+    /// server that no other connection uses is resumed; if there is none, or the peer refuses, a full
+    /// handshake takes place on the same transport. [`MlsStream::handshake_kind`] says which it was.
     ///
     /// The future resolves to the stream when the responder has been authenticated. Dropping it
     /// drops the transport.
@@ -89,10 +96,67 @@ impl MlsConnector {
         server_name: ServerName,
         io: IO,
     ) -> Connect<IO> {
+        self.start(io, |now, out| {
+            Handshake::initiate(Arc::clone(&self.config), server_name, None, now, out)
+        })
+    }
+
+    /// As [`MlsConnector::connect`], with data that travels in the first flight if a session is
+    /// resumed (TL-08).
+    ///
+    /// All of it is delivered, once, or nothing; [`MlsStream::early_data`] says which, and only
+    /// [`EarlyDataStatus::Rejected`](crate::EarlyDataStatus::Rejected) means that it can be sent
+    /// again without a risk. It is not sent again by itself. Whoever steals this party's state of that
+    /// moment can read it: it is protected by this party's update, not yet by the peer's.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsConnector::connect`], and [`ApiMisuse::EarlyDataTooLong`](crate::error::ApiMisuse)
+    /// above 1 MiB. The peer may take less: see [`Limits::max_early_data`].
+    ///
+    /// # Panics
+    ///
+    /// As [`MlsConnector::connect`].
+    pub fn connect_with_early_data<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        server_name: ServerName,
+        io: IO,
+        early_data: &[u8],
+    ) -> Connect<IO> {
+        self.start(io, |now, out| {
+            Handshake::initiate(Arc::clone(&self.config), server_name, Some(early_data), now, out)
+        })
+    }
+
+    /// Resumes a certain session over `io` (2P-14). This party may have begun it in either role: a
+    /// server can call its client back. Other connections of this party that use the session are
+    /// given up, and there is no full handshake if the peer refuses.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsConnector::connect`]; [`Error::Session`] when there is no such session or it has come
+    /// to its end.
+    ///
+    /// # Panics
+    ///
+    /// As [`MlsConnector::connect`].
+    pub fn resume<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        session: &SessionId,
+        io: IO,
+    ) -> Connect<IO> {
+        self.start(io, |now, out| {
+            Handshake::resume(Arc::clone(&self.config), session, None, now, out)
+        })
+    }
+
+    fn start<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: IO,
+        start: impl FnOnce(Time, &mut BytesMut) -> Result<Handshake, Error>,
+    ) -> Connect<IO> {
         let mut out = BytesMut::new();
-        let now = Time::now();
-        let state = match Handshake::initiate(Arc::clone(&self.config), server_name, now, &mut out)
-        {
+        let state = match start(Time::now(), &mut out) {
             Ok(handshake) => State::Handshaking(Box::new(handshake)),
             Err(error) => State::Failed(error),
         };
@@ -124,6 +188,29 @@ impl MlsAcceptor {
         Accept(MidHandshake::new(io, state, BytesMut::new(), self.config.limits))
     }
 
+    /// As [`MlsAcceptor::accept`], in two steps: first early data, as soon as it is there, then the
+    /// stream (TL-08). `None`: there is no early data, and the second step is done already.
+    ///
+    /// Early data comes from the peer of the session and is delivered once, but somebody may have
+    /// held it back on the way. It has to be allowed: see [`Limits::max_early_data`].
+    /// [`MlsAcceptor::accept`] delivers it, too, later: see [`MlsStream::take_early_data`].
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsAcceptor::accept`].
+    ///
+    /// # Panics
+    ///
+    /// As [`MlsAcceptor::accept`].
+    pub async fn accept_with_early_data<IO: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: IO,
+    ) -> io::Result<(Option<Bytes>, Pin<Box<Accept<IO>>>)> {
+        let mut accept = Box::pin(self.accept(io));
+        let early_data = poll_fn(|cx| accept.as_mut().project().0.poll_early_data(cx)).await?;
+        Ok((early_data, accept))
+    }
+
     /// The configuration.
     pub fn config(&self) -> &Arc<Config> {
         &self.config
@@ -133,13 +220,44 @@ impl MlsAcceptor {
 impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
     fn new(io: IO, state: State, out: BytesMut, limits: Limits) -> Self {
         let timer = tokio::time::sleep(limits.handshake_timeout);
-        Self { io: Some(io), state, input: BytesMut::new(), out, limits, timer }
+        let input = BytesMut::new();
+        Self { io: Some(io), state, input, out, early_data: None, limits, timer }
     }
 
     fn poll_handshake(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<MlsStream<IO>>> {
+        ready!(self.as_mut().poll_progress(false, cx))?;
+        let this = self.project();
+        let state = std::mem::replace(this.state, State::Failed(Error::Truncated));
+        match (state, this.io.take()) {
+            (State::Established(established), Some(io)) => {
+                let input = std::mem::take(this.input);
+                let mut stream = MlsStream::new(io, *established, input, *this.limits);
+                stream.early_data = this.early_data.take();
+                Poll::Ready(Ok(stream))
+            }
+            _ => Poll::Ready(Err(io::Error::other("polled after completion"))),
+        }
+    }
+
+    /// Waits for early data, or for the end of the handshake if there is none.
+    fn poll_early_data(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Bytes>>> {
+        ready!(self.as_mut().poll_progress(true, cx))?;
+        Poll::Ready(Ok(self.project().early_data.take()))
+    }
+
+    /// Works until the handshake is complete and all is sent or, if so wanted, until there is early
+    /// data.
+    fn poll_progress(
+        self: Pin<&mut Self>,
+        until_early_data: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut this = self.project();
         let expired = this.timer.as_mut().poll(cx).is_ready();
         let Some(io) = this.io else {
@@ -155,16 +273,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
         }
         loop {
             let sent = send(io, this.out, cx);
+            if until_early_data && this.early_data.is_some() {
+                return Poll::Ready(Ok(()));
+            }
             let handshake = match this.state {
                 State::Handshaking(handshake) => handshake,
                 State::Established(_) => match sent {
-                    Poll::Ready(Ok(())) => break,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending if expired => {
                         let timeout = this.limits.handshake_timeout;
                         return Poll::Ready(Err(Error::HandshakeTimeout(timeout).into()));
                     }
-                    Poll::Pending => return Poll::Pending,
+                    sent => return sent,
                 },
                 // The alert is worth the time that is left, not more.
                 State::Failed(error) => {
@@ -179,12 +298,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
             }
             let unsent = this.out.len();
             match handshake.handle_input(Time::now(), this.input, this.out) {
-                Ok(Some(established)) => {
-                    *this.state = State::Established(Box::new(established));
+                Ok(Progress::Established(established)) => {
+                    *this.state = State::Established(established);
                     continue;
                 }
-                Ok(None) if this.out.len() > unsent => continue,
-                Ok(None) => {}
+                Ok(Progress::EarlyData(data)) => {
+                    *this.early_data = Some(data);
+                    continue;
+                }
+                Ok(Progress::NeedsInput) if this.out.len() > unsent => continue,
+                Ok(Progress::NeedsInput) => {}
                 Err(error) => {
                     *this.state = State::Failed(error);
                     continue;
@@ -194,14 +317,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
             if ready!(poll_read_buf(Pin::new(&mut *io), cx, this.input))? == 0 {
                 *this.state = State::Failed(handshake.handle_eof());
             }
-        }
-        let state = std::mem::replace(this.state, State::Failed(Error::Truncated));
-        match (state, this.io.take()) {
-            (State::Established(established), Some(io)) => {
-                let input = std::mem::take(this.input);
-                Poll::Ready(Ok(MlsStream::new(io, *established, input, *this.limits)))
-            }
-            _ => Poll::Ready(Err(io::Error::other("polled after completion"))),
         }
     }
 }
@@ -224,13 +339,14 @@ fn send<IO: AsyncWrite + Unpin>(
 
 impl<IO> MlsStream<IO> {
     fn new(io: IO, established: Established, input: BytesMut, limits: Limits) -> Self {
-        let Established { sender, receiver, shared, early } = established;
+        let Established { sender, receiver, shared, early, .. } = established;
         Self {
             io,
             read: ReadSide::new(receiver, input, early, limits.read_ahead),
             write: WriteSide::new(sender, limits.write_buffer),
             reading: Direction::new(),
             writing: Direction::new(),
+            early_data: None,
             shared,
         }
     }

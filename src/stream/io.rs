@@ -25,7 +25,8 @@ use crate::{
     crypto::CipherSuite,
     error::{ApiMisuse, Error},
     name::ServerName,
-    two_party::{Control, KeyChange, Shared, Statistics},
+    store::SessionId,
+    two_party::{Control, EarlyDataStatus, HandshakeKind, KeyChange, Shared, Statistics},
 };
 
 /// An established channel over a transport; the same type for both roles.
@@ -49,6 +50,7 @@ pub struct MlsStream<IO> {
     pub(super) write: WriteSide,
     pub(super) reading: Direction,
     pub(super) writing: Direction,
+    pub(super) early_data: Option<Bytes>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -187,6 +189,35 @@ impl<IO> MlsStream<IO> {
     /// comes from the first epoch and never changes.
     pub fn channel_binding(&self) -> [u8; 32] {
         self.shared.info.channel_binding
+    }
+
+    /// How the connection began.
+    pub fn handshake_kind(&self) -> HandshakeKind {
+        self.shared.info.kind
+    }
+
+    /// Why a full handshake took place although a session was stored.
+    pub fn not_resumed(&self) -> Option<&Error> {
+        self.shared.info.not_resumed.as_ref()
+    }
+
+    /// What became of the early data that was given to
+    /// [`MlsConnector::connect_with_early_data`](crate::MlsConnector::connect_with_early_data).
+    /// `None`: none was.
+    pub fn early_data(&self) -> Option<EarlyDataStatus> {
+        self.shared.info.early_data
+    }
+
+    /// Early data of the peer, if it sent some, this party allowed it, and nobody has taken it before
+    /// (TL-08). It is apart from what the stream reads, because it may have been held back on the way.
+    pub fn take_early_data(&mut self) -> Option<Bytes> {
+        self.early_data.take()
+    }
+
+    /// The name of the session, with which either end can resume it on another transport. `None`: it
+    /// is not stored here.
+    pub fn session_id(&self) -> Option<&SessionId> {
+        self.shared.info.session_id.as_ref()
     }
 
     /// A secret that both ends, and nobody else, can derive from the current epoch (RFC 9420,

@@ -99,7 +99,7 @@ struct Holding<'a, IO: IntoSplit> {
 impl<IO: IntoSplit> MlsStream<IO> {
     /// Takes the stream apart into two halves for two tasks (CH-02).
     pub fn into_split(self) -> (OwnedReadHalf<IO>, OwnedWriteHalf<IO>) {
-        let Self { io, read, write, reading, writing, shared } = self;
+        let Self { io, read, write, reading, writing, shared, early_data: _ } = self;
         let (read_io, write_io) = io.into_split();
         let inner = Arc::new(Inner {
             has_output: AtomicBool::new(write.has_output()),

@@ -10,43 +10,52 @@
 //! `───` is TLSPlaintext, `═══` TLSCiphertext. A KeyPackage can be replayed, so the responder knows
 //! who is there only when the first record has opened. When the responder cannot use the offered
 //! suite it says so with a handshake_failure alert, and the initiator offers its next one.
+//!
+//! Where sessions are stored, a [request to resume](super::resumption) may come first; when it is
+//! refused, with an unknown_psk_identity alert, a ClientHello follows on the same stream.
+
+mod resume;
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
+use self::resume::{ExpectEarlyData, ExpectResponse, request_any};
 use super::{
-    receiver::{Incoming, Receiver},
-    sender::{Sender, record_keys},
-    shared::{Info, Shared},
+    established::{Established, Origin, to_usize},
+    resumption::{Request, Requester, Skip},
+    session::{Facts, Session},
+    shared::EarlyDataStatus,
 };
 use crate::{
-    auth::{self, Authenticated, AuthenticationRequest, PeerIdentity, Purpose, Role},
+    auth::{self, Authenticated, AuthenticationRequest, Purpose, Role},
     config::Config,
     crypto::CipherSuite,
-    error::{Error, InvalidMessage, PeerIncompatible, PeerMisbehaved},
-    group::{Claim, Group, Hello, Offer},
+    error::{ApiMisuse, ConfigError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved},
+    group::{Claim, Hello, Offer},
     name::ServerName,
-    record::{ReceivePath, SendPath},
+    store::SessionId,
     time::Time,
     wire::{
-        Alert, AlertDescription, ContentType, GroupParameters, InitiatorParameters,
+        Alert, AlertDescription, ContentType, GroupParameters, InitiatorParameters, MAX_EARLY_DATA,
         MessageAssembler, RawMessage, Record, TwoPartyMessage, encode_plaintext,
     },
 };
 
-/// Length of the channel binding in bytes.
-const CHANNEL_BINDING_LEN: usize = 32;
-
-/// Hellos that a responder looks at on one connection.
+/// Hellos and requests that a responder looks at on one connection.
 const MAX_HELLOS: usize = 8;
 
 /// A handshake in progress, in either role.
 pub(crate) struct Handshake {
     config: Arc<Config>,
     state: State,
+    role: Role,
     assembler: MessageAssembler,
     deadline: Instant,
+    /// Early data that was refused and is still to come.
+    skip: Skip,
+    /// Early data that was taken and that nobody has fetched yet.
+    early_data: Option<Bytes>,
 }
 
 enum State {
@@ -54,8 +63,12 @@ enum State {
     ExpectServerHello(Box<ExpectServerHello>),
     /// The responder waits for a ClientHello that it can use.
     ExpectClientHello(ExpectClientHello),
-    /// The responder has answered and waits for the first record under the new keys.
+    /// This party has answered and waits for the first record under the new keys.
     ExpectConfirmation(Box<Established>),
+    /// This party waits for the answer to its request.
+    ExpectResponse(Box<ExpectResponse>),
+    /// The responder waits for the rest of the early data before it answers the request.
+    ExpectEarlyData(Box<ExpectEarlyData>),
     /// Done, or failed.
     Finished,
 }
@@ -66,6 +79,9 @@ struct ExpectServerHello {
     client_hello_hash: Vec<u8>,
     /// Suites to offer if this one is refused, next one first.
     fallbacks: std::vec::IntoIter<CipherSuite>,
+    origin: Origin,
+    /// The session that the responder refused to resume.
+    refused: Option<SessionId>,
 }
 
 #[derive(Default)]
@@ -73,60 +89,130 @@ struct ExpectClientHello {
     hellos: usize,
     /// Why the last hello could not be used. If no better one comes, this is what went wrong.
     refused: Option<Error>,
+    /// Why a request to resume was refused.
+    resumption_refused: Option<Error>,
 }
 
-/// Both directions of an established connection, and what came with the confirmation.
-pub(crate) struct Established {
-    pub(crate) sender: Sender,
-    pub(crate) receiver: Receiver,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) early: Option<Incoming>,
+/// What input led to.
+pub(crate) enum Progress {
+    NeedsInput,
+    EarlyData(Bytes),
+    Established(Box<Established>),
 }
 
 impl Handshake {
-    /// Starts as the initiator: the ClientHello is appended to `out`.
+    /// Starts as the initiator: what goes first is appended to `out`. That is a request to resume
+    /// a session with this server if one is stored and not in use, and a ClientHello otherwise.
     pub(crate) fn initiate(
         config: Arc<Config>,
         server_name: ServerName,
+        early_data: Option<&[u8]>,
         now: Time,
         out: &mut BytesMut,
     ) -> Result<Self, Error> {
-        let mut suites = config.cipher_suites.clone().into_iter();
-        let suite = suites.next().ok_or(crate::error::ConfigError::NoCipherSuite)?;
-        let state = ExpectServerHello::offer(&config, server_name, suite, suites, now, out)?;
-        Ok(Self::new(config, State::ExpectServerHello(Box::new(state)), now))
+        check_early_data(early_data)?;
+        let (requester, not_resumed) = request_any(&config, &server_name, early_data, now, out)?;
+        let state = match requester {
+            Some(requester) => State::ExpectResponse(Box::new(ExpectResponse::new(
+                requester,
+                Some(server_name),
+                early_data.is_some(),
+            ))),
+            None => {
+                let early_data = early_data.map(|_| EarlyDataStatus::Rejected);
+                let origin = Origin::full(not_resumed, early_data);
+                ExpectServerHello::first(&config, server_name, origin, None, now, out)?
+            }
+        };
+        Ok(Self::new(config, Role::Initiator, state, now))
     }
 
-    /// Waits for a ClientHello as the responder.
+    /// Starts as the initiator with the request to resume a certain session (2P-14), which this
+    /// party may have in either role. There is no other handshake if it is refused.
+    pub(crate) fn resume(
+        config: Arc<Config>,
+        session: &SessionId,
+        early_data: Option<&[u8]>,
+        now: Time,
+        out: &mut BytesMut,
+    ) -> Result<Self, Error> {
+        check_early_data(early_data)?;
+        let mut session = Session::load(&config, session, now)?;
+        session.lease();
+        let requester = Requester::start(session, early_data.unwrap_or_default(), out)?;
+        let state = ExpectResponse::new(requester, None, early_data.is_some());
+        let state = State::ExpectResponse(Box::new(state));
+        Ok(Self::new(config, Role::Initiator, state, now))
+    }
+
+    /// Waits for a ClientHello, or a ResumptionRequest, as the responder.
     pub(crate) fn respond(config: Arc<Config>, now: Time) -> Self {
-        Self::new(config, State::ExpectClientHello(ExpectClientHello::default()), now)
+        let state = State::ExpectClientHello(ExpectClientHello::default());
+        Self::new(config, Role::Responder, state, now)
     }
 
-    fn new(config: Arc<Config>, state: State, now: Time) -> Self {
+    fn new(config: Arc<Config>, role: Role, state: State, now: Time) -> Self {
         let limits = config.limits;
         Self {
-            assembler: MessageAssembler::new(max_message_size(limits.max_message_size)),
+            assembler: MessageAssembler::new(to_usize(limits.max_message_size)),
             // A deadline too far to be expressed is none that anybody will wait for.
             deadline: now.monotonic.checked_add(limits.handshake_timeout).unwrap_or(now.monotonic),
             config,
+            role,
             state,
+            skip: Skip::default(),
+            early_data: None,
+        }
+    }
+
+    /// Takes records off the front of `input` until there is something to tell.
+    pub(crate) fn handle_input(
+        &mut self,
+        now: Time,
+        input: &mut BytesMut,
+        out: &mut BytesMut,
+    ) -> Result<Progress, Error> {
+        loop {
+            let record = match Record::split_from(input) {
+                Ok(Some(record)) => record,
+                Ok(None) => return Ok(Progress::NeedsInput),
+                Err(error) => return Err(self.fail(error.into(), out)),
+            };
+            if let Some(established) = self.handle_record(record, now, out)? {
+                return Ok(Progress::Established(Box::new(established)));
+            }
+            if let Some(data) = self.early_data.take() {
+                return Ok(Progress::EarlyData(data));
+            }
         }
     }
 
     /// Handles one record. When the handshake is complete, gives the connection.
     ///
     /// On an error the alert is already in `out`, and the handshake is over.
-    pub(crate) fn handle_record(
+    fn handle_record(
         &mut self,
         record: Record,
         now: Time,
         out: &mut BytesMut,
     ) -> Result<Option<Established>, Error> {
-        let state = std::mem::replace(&mut self.state, State::Finished);
-        if let State::ExpectConfirmation(established) = state {
-            return Self::handle_confirmation(established, record, out);
+        match self.skip.handle_record(&record) {
+            Ok(true) => return Ok(None),
+            Ok(false) => {}
+            Err(error) => return Err(self.fail(error, out)),
         }
-        self.handle_plaintext(state, &record, now, out).map_err(|error| self.fail(error, out))
+        let result = match std::mem::replace(&mut self.state, State::Finished) {
+            State::ExpectConfirmation(established) => {
+                return established.handle_confirmation(record, out).map(Some);
+            }
+            State::ExpectEarlyData(state)
+                if record.content_type == ContentType::ApplicationData =>
+            {
+                self.handle_early_data(state, record, now, out).map(|()| None)
+            }
+            state => self.handle_plaintext(state, &record, now, out),
+        };
+        result.map_err(|error| self.fail(error, out))
     }
 
     fn handle_plaintext(
@@ -163,6 +249,25 @@ impl Handshake {
                 self.state = state.answer(&self.config, &message, &key_package, now, out)?;
                 Ok(None)
             }
+            (
+                State::ExpectClientHello(state),
+                TwoPartyMessage::ResumptionRequest { commit, early_data_length, binder },
+            ) => {
+                let request = Request::new(commit, early_data_length, binder)?;
+                self.handle_request(state, request, None, now, out)?;
+                Ok(None)
+            }
+            (
+                State::ExpectResponse(state),
+                TwoPartyMessage::ResumptionRequest { commit, early_data_length, binder },
+            ) => {
+                let request = Request::new(commit, early_data_length, binder)?;
+                self.handle_crossing_request(&state, &request, now, out)?;
+                Ok(None)
+            }
+            (State::ExpectResponse(state), TwoPartyMessage::ResumptionResponse { commit }) => {
+                state.join(self.role, &self.config, &commit, now, out).map(Some)
+            }
             (_, message) => Err(PeerMisbehaved::UnexpectedMessage(message.name()).into()),
         }
     }
@@ -177,35 +282,17 @@ impl Handshake {
         out: &mut BytesMut,
     ) -> Result<State, Error> {
         let alert = Alert::decode(payload)?;
-        if let State::ExpectServerHello(state) = state
-            && alert.description == AlertDescription::HandshakeFailure
-            && self.assembler.is_empty()
-        {
-            return state.offer_next(&self.config, now, out);
+        match (state, alert.description) {
+            _ if !self.assembler.is_empty() => {}
+            (State::ExpectServerHello(state), AlertDescription::HandshakeFailure) => {
+                return state.offer_next(&self.config, now, out);
+            }
+            (State::ExpectResponse(state), AlertDescription::UnknownPskIdentity) => {
+                return state.offer_full(&self.config, now, out);
+            }
+            _ => {}
         }
         Err(Error::AlertReceived(alert.description))
-    }
-
-    fn handle_confirmation(
-        mut established: Box<Established>,
-        record: Record,
-        out: &mut BytesMut,
-    ) -> Result<Option<Established>, Error> {
-        let opened = match record.content_type {
-            // The initiator may have refused the Welcome, and then it has no keys to say so.
-            ContentType::Alert => Err(record
-                .check_plaintext()
-                .and_then(|()| Alert::decode(&record.payload))
-                .map_or_else(Error::from, |alert| Error::AlertReceived(alert.description))),
-            _ => established.receiver.handle_record(record),
-        };
-        match opened {
-            Ok(early) => {
-                established.early = early;
-                Ok(Some(*established))
-            }
-            Err(error) => Err(established.sender.fail(error, out)),
-        }
     }
 
     /// The stream ended before the handshake did.
@@ -226,7 +313,7 @@ impl Handshake {
     /// Ends the handshake and tells the peer, under the keys if there are any.
     pub(crate) fn fail(&mut self, error: Error, out: &mut BytesMut) -> Error {
         match std::mem::replace(&mut self.state, State::Finished) {
-            State::ExpectConfirmation(mut established) => established.sender.fail(error, out),
+            State::ExpectConfirmation(mut established) => established.fail(error, out),
             _ => {
                 if let Some(description) = error.alert() {
                     encode_plaintext(ContentType::Alert, &Alert::new(description).encode(), out);
@@ -243,32 +330,33 @@ impl Handshake {
     fn refusal(&self) -> Option<Error> {
         match &self.state {
             State::ExpectClientHello(state) => state.refused.clone(),
+            State::ExpectEarlyData(state) => state.hello.refused.clone(),
             _ => None,
         }
     }
 }
 
 impl ExpectServerHello {
-    fn offer(
+    /// Sends the first ClientHello.
+    fn first(
         config: &Config,
         server_name: ServerName,
-        suite: CipherSuite,
-        fallbacks: std::vec::IntoIter<CipherSuite>,
+        origin: Origin,
+        refused: Option<SessionId>,
         now: Time,
         out: &mut BytesMut,
-    ) -> Result<Self, Error> {
-        let parameters = InitiatorParameters {
-            cipher_suites: config.cipher_suites.iter().map(|suite| suite.id()).collect(),
-            alpn: config.alpn.clone(),
-            server_name: server_name.as_str().as_bytes().to_vec(),
-            max_message_size: config.limits.max_message_size,
-        };
-        let offer = Offer::new(&config.crypto, suite, &config.identity, parameters, now.calendar)?;
-        let hello = TwoPartyMessage::ClientHello { key_package: offer.message().to_vec() };
-        let hello = hello.encode()?;
-        encode_plaintext(ContentType::Handshake, &hello, out);
-        let client_hello_hash = config.crypto.hash(suite, &hello)?;
-        Ok(Self { server_name, offer, client_hello_hash, fallbacks })
+    ) -> Result<State, Error> {
+        let mut suites = config.cipher_suites.clone().into_iter();
+        let suite = suites.next().ok_or(ConfigError::NoCipherSuite)?;
+        let (offer, client_hello_hash) = offer(config, &server_name, suite, now, out)?;
+        Ok(State::ExpectServerHello(Box::new(Self {
+            server_name,
+            offer,
+            client_hello_hash,
+            fallbacks: suites,
+            origin,
+            refused,
+        })))
     }
 
     fn offer_next(
@@ -280,8 +368,8 @@ impl ExpectServerHello {
         let Some(suite) = self.fallbacks.next() else {
             return Err(Error::AlertReceived(AlertDescription::HandshakeFailure));
         };
-        let state = Self::offer(config, self.server_name, suite, self.fallbacks, now, out)?;
-        Ok(State::ExpectServerHello(Box::new(state)))
+        (self.offer, self.client_hello_hash) = offer(config, &self.server_name, suite, now, out)?;
+        Ok(State::ExpectServerHello(self))
     }
 
     fn join(
@@ -296,17 +384,19 @@ impl ExpectServerHello {
         let responder =
             authenticate(config, joined.claim(), Role::Responder, server_name.as_ref(), now)?;
         let parameters = joined.parameters().clone();
-        let group = joined.join(&responder)?;
-        let mut established = establish(
-            config,
-            Role::Initiator,
-            group,
-            &parameters,
-            parameters.max_message_size,
+        let facts = Facts {
+            initial_role: Role::Initiator,
+            peer: responder.peer().clone(),
             server_name,
-            responder.into_peer(),
-            now,
-        )?;
+            alpn: (!parameters.alpn.is_empty()).then_some(parameters.alpn),
+            peer_max_message_size: parameters.max_message_size,
+            created: now.calendar,
+        };
+        let mut session = Session::new(joined.join(&responder)?, facts);
+        session.attach(config)?;
+        session.persist()?;
+        session.remember(self.refused.as_ref())?;
+        let mut established = Established::new(config, Role::Initiator, session, self.origin, now)?;
         established.sender.confirm(out)?;
         Ok(established)
     }
@@ -357,22 +447,47 @@ impl ExpectClientHello {
             now.calendar,
         )?;
         let answer = TwoPartyMessage::ServerHello { welcome }.encode()?;
-        if answer.len() > max_message_size(offered.max_message_size) {
+        if answer.len() > to_usize(offered.max_message_size) {
             return Err(PeerIncompatible::Capabilities("room for the ServerHello").into());
         }
-        let established = establish(
-            config,
-            Role::Responder,
-            group,
-            &parameters,
-            offered.max_message_size,
+        let facts = Facts {
+            initial_role: Role::Responder,
+            peer: initiator.into_peer(),
             server_name,
-            initiator.into_peer(),
-            now,
-        )?;
+            alpn: (!parameters.alpn.is_empty()).then_some(parameters.alpn),
+            peer_max_message_size: offered.max_message_size,
+            created: now.calendar,
+        };
+        let mut session = Session::new(group, facts);
+        // Stored when the initiator has shown that it is there.
+        session.attach(config)?;
+        let origin = Origin::full(self.resumption_refused, None);
+        let established = Established::new(config, Role::Responder, session, origin, now)?;
         encode_plaintext(ContentType::Handshake, &answer, out);
         Ok(State::ExpectConfirmation(Box::new(established)))
     }
+}
+
+/// Sends a ClientHello. Gives the hash that the group has to name, too.
+fn offer(
+    config: &Config,
+    server_name: &ServerName,
+    suite: CipherSuite,
+    now: Time,
+    out: &mut BytesMut,
+) -> Result<(Offer, Vec<u8>), Error> {
+    let parameters = InitiatorParameters {
+        cipher_suites: config.cipher_suites.iter().map(|suite| suite.id()).collect(),
+        alpn: config.alpn.clone(),
+        server_name: server_name.as_str().as_bytes().to_vec(),
+        max_message_size: config.limits.max_message_size,
+    };
+    let offer = Offer::new(&config.crypto, suite, &config.identity, parameters, now.calendar)?;
+    let hello = TwoPartyMessage::ClientHello { key_package: offer.message().to_vec() };
+    let hello = hello.encode()?;
+    encode_plaintext(ContentType::Handshake, &hello, out);
+    let client_hello_hash = config.crypto.hash(suite, &hello)?;
+    Ok((offer, client_hello_hash))
 }
 
 fn authenticate(
@@ -392,46 +507,12 @@ fn authenticate(
     Ok(auth::validate(&*config.authentication_service, &request)?)
 }
 
-#[allow(clippy::too_many_arguments)] // one call for each role, and a struct would only repeat it
-fn establish(
-    config: &Arc<Config>,
-    role: Role,
-    group: Group,
-    parameters: &GroupParameters,
-    peer_max_message_size: u32,
-    server_name: Option<ServerName>,
-    peer: PeerIdentity,
-    now: Time,
-) -> Result<Established, Error> {
-    let mut channel_binding = [0; CHANNEL_BINDING_LEN];
-    channel_binding.copy_from_slice(&group.export(
-        "MLS-TLS channel binding",
-        &[],
-        CHANNEL_BINDING_LEN,
-    )?);
-    let info = Info {
-        role,
-        suite: group.suite(),
-        alpn: (!parameters.alpn.is_empty()).then(|| parameters.alpn.clone()),
-        server_name,
-        channel_binding,
-    };
-    let shared = Arc::new(Shared::new(info, peer, group.epoch()));
-    let (send, receive) = record_keys(&group, role, group.traffic_secrets()?)?;
-    let receiver = Receiver::new(
-        ReceivePath::new(receive),
-        max_message_size(config.limits.max_message_size),
-        Arc::clone(&shared),
-    );
-    let sender = Sender::new(
-        SendPath::new(send),
-        group,
-        Arc::clone(config),
-        max_message_size(peer_max_message_size),
-        Arc::clone(&shared),
-        now.monotonic,
-    );
-    Ok(Established { sender, receiver, shared, early: None })
+fn check_early_data(early_data: Option<&[u8]>) -> Result<(), Error> {
+    let longest = usize::try_from(MAX_EARLY_DATA).unwrap_or(usize::MAX);
+    if early_data.is_some_and(|data| data.len() > longest) {
+        return Err(ApiMisuse::EarlyDataTooLong.into());
+    }
+    Ok(())
 }
 
 /// The responder's best protocol that the initiator offers; none if either names none.
@@ -441,9 +522,4 @@ fn select_alpn(ours: &[Vec<u8>], offered: &[Vec<u8>]) -> Result<Vec<u8>, Error> 
     }
     let common = ours.iter().find(|protocol| offered.contains(protocol));
     Ok(common.ok_or(PeerIncompatible::Alpn)?.clone())
-}
-
-/// Saturates where `usize` is small.
-fn max_message_size(bytes: u32) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

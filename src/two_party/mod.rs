@@ -4,10 +4,13 @@
 //! socket, starts no task and reads no clock. What it has to send it appends to a buffer of the
 //! caller's. [`crate::MlsStream`] is this machine with a socket.
 
+mod established;
 mod handshake;
 mod receiver;
 mod rekey;
+mod resumption;
 mod sender;
+mod session;
 mod shared;
 
 #[cfg(test)]
@@ -20,9 +23,10 @@ use zeroize::Zeroizing;
 
 #[cfg(feature = "tokio")]
 pub(crate) use self::receiver::{KeyChange, Receiver};
-pub use self::shared::Statistics;
+pub use self::shared::{EarlyDataStatus, HandshakeKind, Statistics};
 pub(crate) use self::{
-    handshake::{Established, Handshake},
+    established::Established,
+    handshake::{Handshake, Progress},
     receiver::{Control, Incoming},
     sender::Sender,
     shared::Shared,
@@ -33,8 +37,8 @@ use crate::{
     crypto::CipherSuite,
     error::{ApiMisuse, Error},
     name::ServerName,
+    store::SessionId,
     time::Time,
-    wire::Record,
 };
 
 /// One end of a channel, in either role, without IO.
@@ -103,6 +107,10 @@ struct Traffic {
 pub enum Event {
     /// The peer is authenticated and has shown that it has the keys. Data may be written.
     HandshakeComplete,
+    /// Early data that came with a request to resume, all of it (TL-08). It comes before
+    /// [`Event::HandshakeComplete`]; its sender is the peer of the session, nobody else gets it
+    /// delivered again, and it may have been held back on the way.
+    EarlyData(Bytes),
     /// Application data, in order; never empty.
     Data(Bytes),
     /// Records are sealed under a new epoch.
@@ -115,24 +123,65 @@ pub enum Event {
 }
 
 impl Connection {
-    /// Starts as the initiator. The ClientHello is appended to `out`.
+    /// Starts as the initiator. What goes first is appended to `out`: a request to resume if the
+    /// configuration has a store with a session that can be, and a ClientHello otherwise.
     ///
     /// # Errors
     ///
-    /// [`Error::Crypto`] when the cryptographic provider fails.
+    /// [`Error::Crypto`] when the cryptographic provider fails, [`Error::Store`] when the session
+    /// store does.
     pub fn initiator(
         config: Arc<Config>,
         server_name: ServerName,
         now: Time,
         out: &mut BytesMut,
     ) -> Result<Self, Error> {
-        let handshake = Handshake::initiate(config, server_name, now, out)?;
-        Ok(Self { state: State::Handshaking(Box::new(handshake)) })
+        Ok(Self::handshaking(Handshake::initiate(config, server_name, None, now, out)?))
     }
 
-    /// Waits for a ClientHello as the responder.
+    /// As [`Connection::initiator`], with data that goes along with a request to resume (TL-08). What
+    /// becomes of it says [`Connection::early_data`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::initiator`], and [`ApiMisuse::EarlyDataTooLong`].
+    pub fn initiator_with_early_data(
+        config: Arc<Config>,
+        server_name: ServerName,
+        early_data: &[u8],
+        now: Time,
+        out: &mut BytesMut,
+    ) -> Result<Self, Error> {
+        let handshake = Handshake::initiate(config, server_name, Some(early_data), now, out)?;
+        Ok(Self::handshaking(handshake))
+    }
+
+    /// Starts as the initiator with the request to resume a certain session, which this party may
+    /// have begun in either role (2P-14). Connections that use it are given up. If the peer refuses,
+    /// there is no full handshake.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Session`] when there is no such session or it has come to its end,
+    /// [`Error::PeerNotTrusted`] when the peer has come to its, [`Error::Store`] when the session
+    /// store fails, [`ApiMisuse::EarlyDataTooLong`].
+    pub fn resume(
+        config: Arc<Config>,
+        session: &SessionId,
+        early_data: Option<&[u8]>,
+        now: Time,
+        out: &mut BytesMut,
+    ) -> Result<Self, Error> {
+        Ok(Self::handshaking(Handshake::resume(config, session, early_data, now, out)?))
+    }
+
+    fn handshaking(handshake: Handshake) -> Self {
+        Self { state: State::Handshaking(Box::new(handshake)) }
+    }
+
+    /// Waits for a ClientHello, or a request to resume, as the responder.
     pub fn responder(config: Arc<Config>, now: Time) -> Self {
-        Self { state: State::Handshaking(Box::new(Handshake::respond(config, now))) }
+        Self::handshaking(Handshake::respond(config, now))
     }
 
     /// Takes whole records off the front of `input` until there is something to tell. `Ok(None)`:
@@ -149,10 +198,12 @@ impl Connection {
     ) -> Result<Option<Event>, Error> {
         match &mut self.state {
             State::Handshaking(handshake) => match handshake.handle_input(now, input, out) {
-                Ok(None) => Ok(None),
-                Ok(Some(established)) => {
+                Ok(Progress::NeedsInput) => Ok(None),
+                Ok(Progress::EarlyData(data)) => Ok(Some(Event::EarlyData(data))),
+                Ok(Progress::Established(established)) => {
                     let announced = established.shared.counters.epoch.value();
-                    self.state = State::Established(Box::new(Traffic { established, announced }));
+                    let traffic = Traffic { established: *established, announced };
+                    self.state = State::Established(Box::new(traffic));
                     Ok(Some(Event::HandshakeComplete))
                 }
                 Err(error) => Err(self.fail(error)),
@@ -296,6 +347,26 @@ impl Connection {
         Some(self.shared()?.info.channel_binding)
     }
 
+    /// How the connection began.
+    pub fn handshake_kind(&self) -> Option<HandshakeKind> {
+        Some(self.shared()?.info.kind)
+    }
+
+    /// Why a full handshake took place although a session was stored.
+    pub fn not_resumed(&self) -> Option<&Error> {
+        self.shared()?.info.not_resumed.as_ref()
+    }
+
+    /// What became of the early data that was given to the handshake. `None` if none was.
+    pub fn early_data(&self) -> Option<EarlyDataStatus> {
+        self.shared()?.info.early_data
+    }
+
+    /// The name of the session, if it is stored and can be resumed.
+    pub fn session_id(&self) -> Option<&SessionId> {
+        self.shared()?.info.session_id.as_ref()
+    }
+
     /// Counters since the handshake.
     pub fn statistics(&self) -> Option<Statistics> {
         Some(self.shared()?.statistics())
@@ -329,27 +400,6 @@ impl Connection {
     }
 }
 
-impl Handshake {
-    /// Takes records off the front of `input` until the handshake is complete.
-    pub(crate) fn handle_input(
-        &mut self,
-        now: Time,
-        input: &mut BytesMut,
-        out: &mut BytesMut,
-    ) -> Result<Option<Established>, Error> {
-        loop {
-            let record = match Record::split_from(input) {
-                Ok(Some(record)) => record,
-                Ok(None) => return Ok(None),
-                Err(error) => return Err(self.fail(error.into(), out)),
-            };
-            if let Some(established) = self.handle_record(record, now, out)? {
-                return Ok(Some(established));
-            }
-        }
-    }
-}
-
 impl Traffic {
     fn handle_input(
         &mut self,
@@ -357,7 +407,7 @@ impl Traffic {
         input: &mut BytesMut,
         out: &mut BytesMut,
     ) -> Result<Option<Event>, Error> {
-        let Established { sender, receiver, shared, early } = &mut self.established;
+        let Established { sender, receiver, shared, early, .. } = &mut self.established;
         loop {
             let epoch = shared.counters.epoch.value();
             if epoch != self.announced {

@@ -8,15 +8,17 @@ use bytes::BytesMut;
 use zeroize::Zeroizing;
 
 use super::{
+    established::to_usize,
     receiver::{Control, KeyChange},
     rekey::{OnUpdate, OwnUpdates, UpdateFlood, on_update},
+    session::Session,
     shared::Shared,
 };
 use crate::{
-    auth::{self, AuthenticationRequest, Purpose, Role},
+    auth::Role,
     config::Config,
     error::{ApiMisuse, CryptoError, Error, PeerMisbehaved},
-    group::{EpochSecrets, Group, StagedUpdate},
+    group::{EpochSecrets, Group},
     record::{RecordKey, SendPath},
     time::Time,
     wire::{Alert, AlertDescription, ContentType, ENVELOPE_LEN, MAX_PLAINTEXT, TwoPartyMessage},
@@ -28,13 +30,12 @@ const RESERVED_LABELS: &str = "MLS-TLS ";
 /// Seals records, and does everything that concerns the group.
 pub(crate) struct Sender {
     path: SendPath,
-    group: Group,
+    session: Session,
     updates: OwnUpdates,
     flood: UpdateFlood,
     closed: bool,
     peer_closed: bool,
     failed: Option<Error>,
-    peer_max_message_size: usize,
     config: Arc<Config>,
     shared: Arc<Shared>,
 }
@@ -42,9 +43,8 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn new(
         path: SendPath,
-        group: Group,
+        session: Session,
         config: Arc<Config>,
-        peer_max_message_size: usize,
         shared: Arc<Shared>,
         now: Instant,
     ) -> Self {
@@ -52,13 +52,12 @@ impl Sender {
         updates.set_attention(&shared.counters);
         Self {
             path,
-            group,
+            session,
             updates,
             flood: UpdateFlood::new(config.limits),
             closed: false,
             peer_closed: false,
             failed: None,
-            peer_max_message_size,
             config,
             shared,
         }
@@ -83,6 +82,14 @@ impl Sender {
         self.path.seal_empty(out)
     }
 
+    /// The peer has shown that it has the keys: the session goes on from here.
+    pub(crate) fn confirmed(&mut self) -> Result<(), Error> {
+        if self.session.outbox().is_some() {
+            self.session.merge_update()?;
+        }
+        self.session.persist()
+    }
+
     /// Starts an update if one is wanted, by a caller or by policy, and none is outstanding (2P-07).
     pub(crate) fn poll_update(&mut self, out: &mut BytesMut) -> Result<(), Error> {
         self.check_failed()?;
@@ -103,8 +110,10 @@ impl Sender {
     }
 
     fn start_update(&mut self, out: &mut BytesMut) -> Result<(), Error> {
-        let commit = self.group.start_update()?;
-        let epoch = self.group.pending_epoch().ok_or(CryptoError::Internal("the update"))?;
+        let commit = self.session.start_update(&[])?.to_vec();
+        let epoch =
+            self.session.group.pending_epoch().ok_or(CryptoError::Internal("the update"))?;
+        self.session.persist()?;
         self.send_message(&TwoPartyMessage::ConnectionUpdate { commit }, out)?;
         self.updates.start(epoch, &self.shared.counters);
         Ok(())
@@ -153,7 +162,7 @@ impl Sender {
         out: &mut BytesMut,
     ) -> Result<Option<KeyChange>, Error> {
         self.flood.count(now.monotonic, &self.shared.counters)?;
-        match on_update(self.shared.info.role, self.updates.waiting().is_some()) {
+        match on_update(self.session.facts.initial_role, self.updates.waiting().is_some()) {
             OnUpdate::Ignore => {
                 self.shared.counters.crossed_updates.add(1);
                 self.updates.ignore()?;
@@ -162,29 +171,14 @@ impl Sender {
             OnUpdate::DropOwnThenApply => {
                 self.shared.counters.crossed_updates.add(1);
                 self.updates.restart();
-                self.group.drop_update()?;
+                self.session.drop_update()?;
             }
             OnUpdate::Apply => {}
         }
-        let update = match self.group.receive_update(commit)? {
-            StagedUpdate::SameCredential(update) => update,
-            StagedUpdate::NewCredential(update) => {
-                let previous = self.shared.peer();
-                let request = AuthenticationRequest::new(
-                    update.claim().presented(),
-                    self.shared.info.role.peer(),
-                    self.shared.info.server_name.as_ref(),
-                    Purpose::Update { previous: &previous },
-                    now.calendar,
-                );
-                let peer = auth::validate(&*self.config.authentication_service, &request)?;
-                let update = update.authenticated(&peer);
-                self.shared.set_peer(peer.into_peer());
-                update
-            }
-        };
-        self.group.apply(update)?;
-        let secrets = self.group.traffic_secrets()?;
+        self.session.apply_update(commit, &self.config, now)?;
+        self.session.persist()?;
+        self.shared.set_peer(&self.session.facts.peer);
+        let secrets = self.session.group.traffic_secrets()?;
         // The answer is the last record of the old epoch (2P-11).
         let answer = TwoPartyMessage::EpochKeyUpdate { epoch: secrets.epoch };
         self.send_message(&answer, out)?;
@@ -206,8 +200,9 @@ impl Sender {
         if epoch != expected {
             return Err(PeerMisbehaved::WrongEpoch { expected, got: epoch }.into());
         }
-        self.group.merge_update()?;
-        let secrets = self.group.traffic_secrets()?;
+        self.session.merge_update()?;
+        self.session.persist()?;
+        let secrets = self.session.group.traffic_secrets()?;
         // The last record of the old epoch in this direction, too: the peer learns that none is
         // missing, and that it can erase the old key.
         self.send_message(&TwoPartyMessage::EpochKeyUpdate { epoch }, out)?;
@@ -220,7 +215,7 @@ impl Sender {
     /// Sends under the new epoch from now on, and gives the key to receive with.
     fn switch(&mut self, secrets: EpochSecrets) -> Result<RecordKey, Error> {
         let epoch = secrets.epoch;
-        let (send, receive) = record_keys(&self.group, self.shared.info.role, secrets)?;
+        let (send, receive) = record_keys(&self.session.group, self.shared.info.role, secrets)?;
         self.path.switch(send);
         self.shared.counters.epoch.set(epoch);
         Ok(receive)
@@ -230,7 +225,8 @@ impl Sender {
         const TOO_LONG: CryptoError =
             CryptoError::Unsupported("updates as small as the peer wants them");
         let encoded = message.encode().map_err(|_| TOO_LONG)?;
-        if encoded.len() > self.peer_max_message_size.saturating_add(ENVELOPE_LEN) {
+        let limit = to_usize(self.session.facts.peer_max_message_size);
+        if encoded.len() > limit.saturating_add(ENVELOPE_LEN) {
             return Err(TOO_LONG.into());
         }
         self.path.seal_control(ContentType::Handshake, &encoded, out)
@@ -278,11 +274,11 @@ impl Sender {
         context: &[u8],
         length: usize,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let longest = 255 * self.group.suite().hash_len();
+        let longest = 255 * self.session.group.suite().hash_len();
         if label.starts_with(RESERVED_LABELS) || length == 0 || length > longest {
             return Err(ApiMisuse::Exporter.into());
         }
-        self.group.export(label, context, length)
+        self.session.group.export(label, context, length)
     }
 
     /// When to call [`Sender::handle_timeout`].
@@ -321,12 +317,12 @@ impl Sender {
 
     #[cfg(test)]
     pub(crate) fn group(&self) -> &Group {
-        &self.group
+        &self.session.group
     }
 
     #[cfg(test)]
     pub(crate) fn group_mut(&mut self) -> &mut Group {
-        &mut self.group
+        &mut self.session.group
     }
 
     #[cfg(test)]

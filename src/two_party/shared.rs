@@ -8,7 +8,9 @@ use std::sync::{
 use crate::{
     auth::{PeerIdentity, Role},
     crypto::CipherSuite,
+    error::Error,
     name::ServerName,
+    store::SessionId,
 };
 
 /// Counters of a connection since its handshake (CH-06).
@@ -48,6 +50,33 @@ pub(crate) struct Info {
     pub(crate) alpn: Option<Vec<u8>>,
     pub(crate) server_name: Option<ServerName>,
     pub(crate) channel_binding: [u8; 32],
+    pub(crate) kind: HandshakeKind,
+    pub(crate) not_resumed: Option<Error>,
+    pub(crate) early_data: Option<EarlyDataStatus>,
+    pub(crate) session_id: Option<SessionId>,
+}
+
+/// How a connection began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HandshakeKind {
+    /// With a new session.
+    Full,
+    /// With a session of an earlier connection (2P-14). Both ends have renewed their key material.
+    Resumed,
+}
+
+/// What became of early data that this party gave to the handshake (TL-08).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EarlyDataStatus {
+    /// The peer has it, all of it, once.
+    Accepted,
+    /// The peer's application has nothing of it: send it again.
+    Rejected,
+    /// The handshake was not resumed, and nobody authentic has said whether the data was delivered
+    /// before. Sending it again may deliver it twice.
+    Unknown,
 }
 
 #[derive(Default)]
@@ -79,8 +108,11 @@ impl Shared {
         Self { counters, info, peer: Mutex::new(peer) }
     }
 
-    pub(crate) fn set_peer(&self, peer: PeerIdentity) {
-        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = peer;
+    pub(crate) fn set_peer(&self, peer: &PeerIdentity) {
+        let mut current = self.peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != *peer {
+            current.clone_from(peer);
+        }
     }
 
     pub(crate) fn peer(&self) -> PeerIdentity {

@@ -1,9 +1,18 @@
 //! The messages of the two-party profile.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use super::envelope::{self, RawMessage, TwoPartyMessageType};
 use crate::error::InvalidMessage;
+
+/// Length in bytes of the binder of a ResumptionRequest.
+pub(crate) const BINDER_LEN: usize = 32;
+
+/// Longest early data that a ResumptionRequest may announce, in bytes.
+pub(crate) const MAX_EARLY_DATA: u32 = 1 << 20;
+
+/// What follows the commit in a ResumptionRequest.
+const REQUEST_TRAILER_LEN: usize = 4 + BINDER_LEN;
 
 /// A message of the two-party profile, without its envelope (draft-kohbrok-mls-two-party-profile).
 ///
@@ -35,6 +44,10 @@ pub enum TwoPartyMessage {
     ResumptionRequest {
         /// An MLSMessage with a commit.
         commit: Vec<u8>,
+        /// How many bytes of early data follow the request (TL-08).
+        early_data_length: u32,
+        /// Shows that the maker of the commit sends it as a request.
+        binder: [u8; BINDER_LEN],
     },
     /// The answer to a ResumptionRequest (2P-15).
     ResumptionResponse {
@@ -68,7 +81,13 @@ impl TwoPartyMessage {
                 None => return Err(InvalidMessage::Malformed(name)),
             },
             TwoPartyMessageType::ResumptionRequest => {
-                Self::ResumptionRequest { commit: mls_message() }
+                let (commit, trailer) = body
+                    .split_last_chunk::<REQUEST_TRAILER_LEN>()
+                    .filter(|(commit, _)| !commit.is_empty())
+                    .ok_or(InvalidMessage::Malformed(name))?;
+                let [a, b, c, d, binder @ ..] = *trailer;
+                let early_data_length = u32::from_be_bytes([a, b, c, d]);
+                Self::ResumptionRequest { commit: commit.to_vec(), early_data_length, binder }
             }
             TwoPartyMessageType::ResumptionResponse => {
                 Self::ResumptionResponse { commit: mls_message() }
@@ -83,22 +102,26 @@ impl TwoPartyMessage {
     /// [`InvalidMessage::Malformed`] if an MLSMessage is empty,
     /// [`InvalidMessage::MessageTooLong`] if one has 2^24 bytes or more.
     pub fn encode(&self) -> Result<Vec<u8>, InvalidMessage> {
-        let epoch_bytes;
         let body = match self {
-            Self::EpochKeyUpdate { epoch } => {
-                epoch_bytes = epoch.to_be_bytes();
-                &epoch_bytes[..]
+            Self::EpochKeyUpdate { epoch } => Cow::Owned(epoch.to_be_bytes().to_vec()),
+            Self::ClientHello { key_package: message }
+            | Self::ServerHello { welcome: message }
+            | Self::ConnectionUpdate { commit: message }
+            | Self::ResumptionRequest { commit: message, .. }
+            | Self::ResumptionResponse { commit: message }
+                if message.is_empty() =>
+            {
+                return Err(InvalidMessage::Malformed(self.name()));
             }
             Self::ClientHello { key_package: message }
             | Self::ServerHello { welcome: message }
             | Self::ConnectionUpdate { commit: message }
-            | Self::ResumptionRequest { commit: message }
-            | Self::ResumptionResponse { commit: message } => message,
+            | Self::ResumptionResponse { commit: message } => Cow::Borrowed(&message[..]),
+            Self::ResumptionRequest { commit, early_data_length, binder } => {
+                Cow::Owned([&commit[..], &early_data_length.to_be_bytes(), binder].concat())
+            }
         };
-        if body.is_empty() {
-            return Err(InvalidMessage::Malformed(self.name()));
-        }
-        envelope::seal(self.message_type(), body)
+        envelope::seal(self.message_type(), &body)
     }
 
     /// The type that the envelope names.
@@ -128,7 +151,7 @@ impl fmt::Debug for TwoPartyMessage {
             Self::ClientHello { key_package: message }
             | Self::ServerHello { welcome: message }
             | Self::ConnectionUpdate { commit: message }
-            | Self::ResumptionRequest { commit: message }
+            | Self::ResumptionRequest { commit: message, .. }
             | Self::ResumptionResponse { commit: message } => {
                 shown.field("len", &message.len()).finish_non_exhaustive()
             }
@@ -160,7 +183,11 @@ mod tests {
             TwoPartyMessage::ServerHello { welcome: mls_message() },
             TwoPartyMessage::ConnectionUpdate { commit: mls_message() },
             TwoPartyMessage::EpochKeyUpdate { epoch },
-            TwoPartyMessage::ResumptionRequest { commit: mls_message() },
+            TwoPartyMessage::ResumptionRequest {
+                commit: mls_message(),
+                early_data_length: 0x0102_0304,
+                binder: [7; BINDER_LEN],
+            },
             TwoPartyMessage::ResumptionResponse { commit: mls_message() },
         ]
     }
@@ -173,9 +200,14 @@ mod tests {
     #[test]
     fn a_message_is_its_envelope_and_the_struct_of_the_draft() {
         for (number, message) in (1..).zip(messages(b"mls", 0x0102_0304_0506_0708)) {
-            let expected = match is_epoch(&message) {
-                true => vec![number, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8],
-                false => vec![number, 0, 0, 3, b'm', b'l', b's'],
+            let expected = match &message {
+                TwoPartyMessage::EpochKeyUpdate { .. } => {
+                    vec![number, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]
+                }
+                TwoPartyMessage::ResumptionRequest { .. } => {
+                    [&[number, 0, 0, 39], &b"mls\x01\x02\x03\x04"[..], &[7; 32]].concat()
+                }
+                _ => vec![number, 0, 0, 3, b'm', b'l', b's'],
             };
             assert_eq!(message.encode(), Ok(expected));
             assert_eq!(u8::from(message.message_type()), number);
@@ -204,6 +236,19 @@ mod tests {
         assert_eq!(decode(8), Ok(TwoPartyMessage::EpochKeyUpdate { epoch: u64::MAX }));
         for length in 9..20 {
             assert_eq!(decode(length), Err(InvalidMessage::TrailingData("EpochKeyUpdate")));
+        }
+    }
+
+    #[test]
+    fn a_request_has_a_commit_before_its_trailer() {
+        for length in 0..=REQUEST_TRAILER_LEN {
+            assert_eq!(
+                TwoPartyMessage::decode(
+                    TwoPartyMessageType::ResumptionRequest,
+                    &vec![0xff; length]
+                ),
+                Err(InvalidMessage::Malformed("ResumptionRequest")),
+            );
         }
     }
 
@@ -256,7 +301,7 @@ mod tests {
             epoch in any::<u64>(),
         ) {
             for message in messages(&mls_message, epoch) {
-                let mut assembler = MessageAssembler::<TwoPartyMessageType>::new(2000);
+                let mut assembler = MessageAssembler::<TwoPartyMessageType>::new(2100);
                 assembler.push(&message.encode().unwrap()).unwrap();
                 let raw = assembler.next().unwrap().unwrap();
                 prop_assert_eq!(raw.decode(), Ok(message));

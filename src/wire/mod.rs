@@ -31,6 +31,7 @@ pub use codec::RecordCodec;
 pub use envelope::TwoPartyMessageType;
 pub(crate) use envelope::{ENVELOPE_LEN, MessageAssembler, RawMessage};
 pub use messages::TwoPartyMessage;
+pub(crate) use messages::{BINDER_LEN, MAX_EARLY_DATA};
 pub(crate) use parameters::{
     GroupParameters, InitiatorParameters, MIN_MESSAGE_SIZE, TRANSPORT_PARAMETERS,
 };

@@ -130,7 +130,10 @@ fn garbage_instead_of_a_hello_is_refused_by_its_first_bytes() {
             PeerMisbehaved::UnexpectedMessage("ConnectionUpdate").into()
         }),
         ("ResumptionRequest", record(22, &[5, 0, 0, 1, 0]), {
-            PeerMisbehaved::UnexpectedMessage("ResumptionRequest").into()
+            InvalidMessage::Malformed("ResumptionRequest").into()
+        }),
+        ("ResumptionResponse", record(22, &[6, 0, 0, 1, 0]), {
+            PeerMisbehaved::UnexpectedMessage("ResumptionResponse").into()
         }),
     ];
     for victim in BOTH {

@@ -76,6 +76,7 @@ fn no_flipped_bit_of_a_client_hello_is_answered() {
                             | Error::PeerMisbehaved(
                                 PeerMisbehaved::UnexpectedMessage(_)
                                     | PeerMisbehaved::MisalignedMessage
+                                    | PeerMisbehaved::EarlyData(_)
                             )
                     ),
                     "bit {bit}: {error}"

@@ -10,7 +10,7 @@ use crate::{
     group::{Group, StagedUpdate},
     record::{ReceivePath, RecordKey},
     two_party::sender::record_keys,
-    wire::{ContentType, MessageAssembler, TwoPartyMessage},
+    wire::{ContentType, MessageAssembler, Record, TwoPartyMessage},
 };
 
 const SECRET: &[u8] = b"the secret of this epoch";
@@ -196,7 +196,7 @@ fn the_paths_hold_no_key_of_an_earlier_epoch() {
             exchange(&mut pair, &[updating]);
         }
         let established = pair.end(victim).established();
-        let snapshot = established.sender.group().snapshot();
+        let snapshot = established.sender.group().snapshot().unwrap();
         assert!(!snapshot.windows(32).any(|window| window == &exported[..]));
         let (_, next) = established.receiver.path().keys();
         assert!(next.is_none());
@@ -223,7 +223,8 @@ fn the_paths_hold_no_key_of_an_earlier_epoch() {
 fn the_stored_group_keeps_nothing_of_earlier_epochs() {
     for victim in BOTH {
         let mut pair = Pair::connected();
-        let stored = |pair: &mut Pair| pair.end(victim).established().sender.group().snapshot();
+        let stored =
+            |pair: &mut Pair| pair.end(victim).established().sender.group().snapshot().unwrap();
         // OpenMLS fills a store of 32 resumption secrets first, from which no traffic key comes.
         for _ in 0..17 {
             exchange(&mut pair, &BOTH);

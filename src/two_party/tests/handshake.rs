@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     auth::{AuthenticationError, AuthenticationRequest, PeerIdentity, Purpose},
     error::{PeerIncompatible, PeerMisbehaved},
-    wire::AlertDescription,
+    wire::{AlertDescription, Record},
 };
 
 // 2P-01, 2P-04, 2P-05, CH-07

@@ -9,11 +9,12 @@ mod capture;
 mod close;
 mod handshake;
 mod rekey;
+mod resumption;
 mod schedules;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::*;
+use super::{session::Session, *};
 use crate::{
     CryptoProvider, Identity, Limits, PinnedKeys, RekeyPolicy, auth::AuthenticationService,
     config::ConfigBuilder,

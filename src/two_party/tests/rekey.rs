@@ -382,7 +382,11 @@ fn messages_of_the_handshake_have_no_place_in_the_channel() {
     let messages = [
         TwoPartyMessage::ClientHello { key_package: vec![1] },
         TwoPartyMessage::ServerHello { welcome: vec![1] },
-        TwoPartyMessage::ResumptionRequest { commit: vec![1] },
+        TwoPartyMessage::ResumptionRequest {
+            commit: vec![1],
+            early_data_length: 0,
+            binder: [0; 32],
+        },
         TwoPartyMessage::ResumptionResponse { commit: vec![1] },
     ];
     for message in messages {
