@@ -72,6 +72,7 @@
 //! # Features
 //!
 //! - `tokio` (default): the adapters. Without it the crate is the machine alone, [`Connection`].
+//! - `redb` (default): `RedbStore`, sessions in a file.
 //! - `aws-lc` (default): cryptography by aws-lc-rs. Without it RustCrypto does everything.
 
 #![forbid(unsafe_code)]
@@ -105,7 +106,11 @@ pub use crypto::{CipherSuite, CryptoProvider};
 pub use error::Error;
 pub use identity::{Identity, PublicKey};
 pub use name::ServerName;
-pub use store::{Revision, SessionId, SessionKey, SessionStore, StoredSession};
+#[cfg(feature = "redb")]
+pub use store::RedbStore;
+pub use store::{
+    EncryptedStore, MemoryStore, Revision, SessionId, SessionKey, SessionStore, StoredSession,
+};
 #[cfg(feature = "tokio")]
 pub use stream::{
     Accept, Connect, IntoSplit, MlsAcceptor, MlsConnector, MlsFramed, MlsListener, MlsStream,

@@ -1,14 +1,22 @@
 //! Where the state of sessions outlives connections and processes.
 
+mod encrypted;
 mod id;
+mod memory;
+#[cfg(feature = "redb")]
+mod redb;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc};
 
 use zeroize::Zeroizing;
 
-pub use self::id::SessionId;
+#[cfg(feature = "redb")]
+pub use self::redb::RedbStore;
 pub(crate) use self::sessions::{Lease, Sessions};
+pub use self::{encrypted::EncryptedStore, id::SessionId, memory::MemoryStore};
 
 /// Where the state of sessions outlives connections and processes (2P-14, 2P-21).
 ///
