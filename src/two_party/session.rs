@@ -182,6 +182,7 @@ impl Session {
             initial_role: self.facts.initial_role,
             epoch: self.group.epoch(),
             outbox: self.outbox.is_some(),
+            requested: self.is_requested(),
         }
     }
 

@@ -53,19 +53,19 @@ impl Handshake {
             self.skip = request.skip();
         }
         self.state = match answer {
-            Ok((Answer::AwaitEarlyData(early_data), _)) => {
+            Ok(Answer::AwaitEarlyData(early_data)) => {
                 self.skip = Default::default();
                 State::ExpectEarlyData(Box::new(ExpectEarlyData { request, early_data, hello }))
             }
-            Ok((Answer::Respond(session), taken)) => {
-                if taken {
+            Ok(Answer::Respond { session, took_early_data, .. }) => {
+                if took_early_data {
                     self.early_data = early_data;
                 }
                 let origin = Origin::resumed(None);
                 let established = Established::new(&self.config, self.role, *session, origin, now)?;
                 State::ExpectConfirmation(Box::new(established))
             }
-            Ok((Answer::OwnRequest(requester), _)) => {
+            Ok(Answer::OwnRequest(requester)) => {
                 State::ExpectResponse(Box::new(ExpectResponse::new(requester, None, false)))
             }
             Err(error) => {
@@ -102,8 +102,8 @@ impl Handshake {
         }
     }
 
-    /// The answer to a request is the peer's own: they crossed (2P-18). Only the initial initiator
-    /// insists on its own.
+    /// The answer to a request is the peer's own, which stands (2P-18). It is answered with a response
+    /// or not at all: requests go back and forth once.
     pub(super) fn handle_crossing_request(
         &mut self,
         state: &ExpectResponse,
@@ -115,16 +115,19 @@ impl Handshake {
         if self.role != Role::Initiator || request.has_early_data() {
             return Err(UNEXPECTED.into());
         }
-        match request.answer(&self.config, None, now, out)? {
-            (Answer::Respond(session), _) if session.facts.initial_role == Role::Responder => {
-                // The peer insists because it has not applied the commit that the data came with.
-                let origin = Origin::resumed(state.early_data.map(|_| EarlyDataStatus::Rejected));
-                let established = Established::new(&self.config, self.role, *session, origin, now)?;
-                self.state = State::ExpectConfirmation(Box::new(established));
-                Ok(())
-            }
-            _ => Err(UNEXPECTED.into()),
-        }
+        let Answer::Respond { session, dropped_own, .. } =
+            request.answer(&self.config, None, now, out)?
+        else {
+            return Err(UNEXPECTED.into());
+        };
+        let early_data = match dropped_own {
+            true => state.early_data.map(|_| EarlyDataStatus::Rejected),
+            false => state.early_data,
+        };
+        let origin = Origin::resumed(early_data);
+        let established = Established::new(&self.config, self.role, *session, origin, now)?;
+        self.state = State::ExpectConfirmation(Box::new(established));
+        Ok(())
     }
 }
 

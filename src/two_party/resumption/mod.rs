@@ -14,6 +14,8 @@
 //! against the revision that was loaded, so that an error leaves no trace and several connections
 //! cannot disagree.
 
+#[cfg(test)]
+mod model;
 mod table;
 
 use bytes::{Bytes, BytesMut};
@@ -64,8 +66,13 @@ pub(super) enum Answer {
     /// All of its early data is needed first.
     AwaitEarlyData(EarlyData),
     /// The response is sent. The session goes on when a record under the pending epoch has opened.
-    Respond(Box<Session>),
-    /// The requests crossed, and ours stands: it is sent.
+    Respond {
+        session: Box<Session>,
+        took_early_data: bool,
+        /// The peer had not applied the commit in the outbox, which is gone now.
+        dropped_own: bool,
+    },
+    /// Our own request stands, and is sent.
     OwnRequest(Requester),
 }
 
@@ -204,17 +211,15 @@ impl Request {
     }
 
     /// Answers the request by the table (2P-17). `early_data` is what
-    /// [`Answer::AwaitEarlyData`] asked for. On an error nothing has changed and nothing was sent: the
-    /// request is to be refused.
-    ///
-    /// The early data is taken if the caller gets [`Answer::Respond`], and `early_data` was given.
+    /// [`Answer::AwaitEarlyData`] asked for; whether it is taken comes with the answer. On an error
+    /// nothing has changed and nothing was sent: the request is to be refused.
     pub(super) fn answer(
         &self,
         config: &Config,
         early_data: Option<&Bytes>,
         now: Time,
         out: &mut BytesMut,
-    ) -> Result<(Answer, bool), Error> {
+    ) -> Result<Answer, Error> {
         for _ in 0..MAX_ATTEMPTS {
             match self.try_answer(config, early_data, now, out) {
                 // Another connection has changed the session since it was loaded.
@@ -231,18 +236,18 @@ impl Request {
         early_data: Option<&Bytes>,
         now: Time,
         out: &mut BytesMut,
-    ) -> Result<(Answer, bool), Error> {
+    ) -> Result<Answer, Error> {
         let (mut session, row) = self.evaluate(config, now)?;
         let taken = match row {
             OnRequest::KeepOwn => {
                 let own = Session::load(config, &session.id(), now)?;
-                return Ok((Answer::OwnRequest(Requester::insist(own, out)?), false));
+                return Ok(Answer::OwnRequest(Requester::insist(own, out)?));
             }
             OnRequest::Repeat => false,
             _ if early_data.is_some() => true,
             _ if (1..=config.limits.max_early_data).contains(&self.early_data_length) => {
                 let early_data = EarlyData::expect(&session, self.early_data_length)?;
-                return Ok((Answer::AwaitEarlyData(early_data), false));
+                return Ok(Answer::AwaitEarlyData(early_data));
             }
             _ => false,
         };
@@ -256,7 +261,11 @@ impl Request {
         };
         send_message(&session, &TwoPartyMessage::ResumptionResponse { commit }, out)?;
         session.lease();
-        Ok((Answer::Respond(Box::new(session)), taken))
+        Ok(Answer::Respond {
+            session: Box::new(session),
+            took_early_data: taken,
+            dropped_own: row == OnRequest::DropOwnThenApply,
+        })
     }
 
     /// Loads the session and does to the copy what the table says, up to the answer.
@@ -268,12 +277,17 @@ impl Request {
         match row {
             OnRequest::Refuse => return Err(SessionError::OutOfStep.into()),
             OnRequest::Apply => session.apply_update(&self.commit, config, now)?,
-            // Of the own request that is kept this copy knows nothing any more: it is only here to
-            // find out whether the peer's is genuine.
-            OnRequest::DropOwnThenApply | OnRequest::KeepOwn => {
+            OnRequest::DropOwnThenApply => {
                 session.drop_update()?;
                 session.apply_update(&self.commit, config, now)?;
             }
+            // Of the own request that is kept this copy knows nothing any more: it is only here to
+            // find out whether the peer's is genuine.
+            OnRequest::KeepOwn if header.epoch == session.group.epoch() => {
+                session.drop_update()?;
+                session.apply_update(&self.commit, config, now)?;
+            }
+            OnRequest::KeepOwn => {}
             OnRequest::MergeOwnThenApply => {
                 session.merge_update()?;
                 session.apply_update(&self.commit, config, now)?;

@@ -16,6 +16,8 @@ pub(crate) struct View {
     pub(crate) epoch: u64,
     /// There is an own commit on this epoch that the peer is not known to have applied.
     pub(crate) outbox: bool,
+    /// It was sent as a request.
+    pub(crate) requested: bool,
 }
 
 /// An incoming commit, as far as the table looks at it.
@@ -34,7 +36,10 @@ pub(crate) enum OnRequest {
     Apply,
     /// The requests crossed, and ours yields: drop it, then as [`OnRequest::Apply`].
     DropOwnThenApply,
-    /// The requests crossed, and ours wins: answer with our own ResumptionRequest.
+    /// Ours stands: answer with our own ResumptionRequest. Either the requests crossed, and ours wins;
+    /// or we have applied the peer's before, and what would answer it was sent as a request. What was
+    /// sent as a request is only ever sent as one: otherwise it could be confirmed as an answer, and
+    /// the request be replayed to disturb the connection on which that happened.
     KeepOwn,
     /// The peer has applied ours: merge it, then as [`OnRequest::Apply`].
     MergeOwnThenApply,
@@ -48,7 +53,7 @@ pub(crate) enum OnRequest {
 
 /// The table for a ResumptionRequest.
 pub(crate) fn on_request(own: View, commit: Incoming) -> OnRequest {
-    let View { initial_role, epoch, outbox } = own;
+    let View { initial_role, epoch, outbox, requested } = own;
     if commit.epoch == epoch {
         return match (outbox, initial_role) {
             (false, _) => OnRequest::Apply,
@@ -60,7 +65,7 @@ pub(crate) fn on_request(own: View, commit: Incoming) -> OnRequest {
         return OnRequest::MergeOwnThenApply;
     }
     if commit.is_last_applied && commit.epoch.checked_add(1) == Some(epoch) {
-        return OnRequest::Repeat;
+        return if outbox && requested { OnRequest::KeepOwn } else { OnRequest::Repeat };
     }
     OnRequest::Refuse
 }
@@ -78,7 +83,7 @@ mod tests {
     const EPOCH: u64 = 7;
 
     fn view(initial_role: Role, outbox: bool) -> View {
-        View { initial_role, epoch: EPOCH, outbox }
+        View { initial_role, epoch: EPOCH, outbox, requested: false }
     }
 
     fn incoming(epoch: u64) -> Incoming {
@@ -133,6 +138,16 @@ mod tests {
                 assert_eq!(on_request(own, repeated(EPOCH - 1)), OnRequest::Repeat);
                 assert_eq!(on_request(own, incoming(EPOCH - 1)), OnRequest::Refuse);
             }
+        }
+    }
+
+    // 2P-21: found by the model.
+    #[test]
+    fn what_was_sent_as_a_request_is_only_ever_sent_as_one() {
+        for role in BOTH {
+            let own = View { requested: true, ..view(role, true) };
+            assert_eq!(on_request(own, repeated(EPOCH - 1)), OnRequest::KeepOwn);
+            assert_eq!(on_request(own, incoming(EPOCH - 1)), OnRequest::Refuse);
         }
     }
 
