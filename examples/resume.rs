@@ -147,7 +147,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 /// What is sent: a pattern that differs from place to place.
 fn content(position: u64, total: u64) -> Vec<u8> {
-    let length = (total - position).min(BUFFER as u64) as usize;
+    let length = usize::try_from(total - position).map_or(BUFFER, |left| left.min(BUFFER));
     let mut block = Vec::with_capacity(BUFFER);
     let mut state = position.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     while block.len() < length {
@@ -175,9 +175,9 @@ async fn send(
         let mut position = from;
         while position < total {
             // Blocks are aligned, whatever part of one has arrived.
-            let within = position % BUFFER as u64;
-            let block = content(position - within, total);
-            let rest = &block[within as usize..];
+            let start = position - position % BUFFER as u64;
+            let block = content(start, total);
+            let rest = &block[usize::try_from(position - start).unwrap_or_default()..];
             stream.write_all(rest).await?;
             position += rest.len() as u64;
         }
