@@ -15,7 +15,7 @@
 //!  stream               MlsConnector, MlsAcceptor, MlsListener,      tokio
 //!                       MlsStream, split halves, MlsFramed
 //! ──────────────────────────────────────────────────────────────
-//!  two_party            Connection: handshake, rekey, close          no IO, no clock
+//!  two_party            Connection: handshake, rekey, resumption      no IO, no clock
 //!  group     record     the MLS group;     TLS 1.3 records
 //!  wire                 messages, parameters, alerts
 //!  crypto    auth       aws-lc or RustCrypto;    who is the peer?
@@ -120,7 +120,7 @@ pub use time::Time;
 pub use two_party::{Connection, EarlyDataStatus, Event, HandshakeKind, Statistics};
 
 /// The code in the README is tested like any other.
-#[cfg(all(doctest, feature = "tokio"))]
+#[cfg(all(doctest, feature = "tokio", feature = "redb"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

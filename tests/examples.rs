@@ -310,3 +310,17 @@ fn rekey_watch_prints_a_line_for_each_rekey() {
     assert_eq!(rows.count(), 7, "{said}");
     assert!(said.contains("7 rekeys, "), "{said}");
 }
+
+// 2P-14, TL-08
+#[cfg(feature = "redb")]
+#[test]
+fn resume_finishes_a_transfer_that_is_cut() {
+    let output = run(example("resume").args(["--size", "3MiB", "--cuts", "3"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    let kinds: Vec<&str> =
+        said.lines().filter_map(|line| line.strip_prefix("connection ")?.get(4..11)).collect();
+    assert_eq!(kinds, ["full   ", "resumed", "resumed", "resumed"], "{said}");
+    assert!(said.contains("resumed     3 of 4 connections"), "{said}");
+    assert!(said.contains("hashes      equal at both ends"), "{said}");
+}
