@@ -803,6 +803,37 @@ fn a_damaged_session_is_reported() {
     assert_eq!(error, "the session store: corrupt: a session: version 2 is not 1");
 }
 
+// 2P-21: a checksum finds damage, not malice; what passes it still gives no panic.
+#[test]
+fn a_forged_session_does_not_panic() {
+    let world = World::new();
+    let mut pair = world.connect();
+    pair.rekey(Role::Initiator);
+    let session = id(&pair);
+    drop(pair);
+    let image = world.client_store.image();
+    let key = *image.1.iter().max_by_key(|(_, (_, blob))| blob.len()).unwrap().0;
+    let blob = image.1[&key].1.clone();
+    let crypto = world.client.crypto.clone();
+    let suite = CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+    let mut refused = 0;
+    for at in (6..blob.len() - 32).step_by(3) {
+        let mut content = blob[..blob.len() - 32].to_vec();
+        content[at] ^= 1 << (at % 8);
+        let checksum = crypto.hash(suite, &content).unwrap();
+        let mut forged = image.clone();
+        forged.1.get_mut(&key).unwrap().1 = [content, checksum].concat();
+        world.client_store.set_back(forged);
+        let mut out = BytesMut::new();
+        let client = Arc::clone(&world.client);
+        match Connection::resume(client, &session, None, world.now, &mut out) {
+            Ok(initiator) => world.pair(initiator, out, &world.server).drive(),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 0);
+}
+
 // 2P-19, 2P-21: the state before a resumption does not open what is said after it.
 #[test]
 fn a_resumption_heals() {
