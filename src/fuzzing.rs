@@ -24,7 +24,7 @@ use crate::{
     CipherSuite, Config, Identity, Limits, PinnedKeys, PublicKey, RekeyPolicy, ServerName,
     auth::{self, Authenticated, AuthenticationRequest, Purpose, Role},
     error::InvalidMessage,
-    group::{Claim, Group, Hello, Offer, StagedUpdate},
+    group::{Claim, Group, Hello, Offer, Retention, StagedUpdate},
     wire::{
         Alert, ENVELOPE_LEN, GroupParameters, HEADER_LEN, InitiatorParameters, MAX_PLAINTEXT,
         MessageAssembler, RawMessage, Record, RecordHeader, TwoPartyMessage, TwoPartyMessageType,
@@ -352,8 +352,15 @@ fn offer() -> (Offer, Vec<u8>) {
         max_message_size: CLIENT.limits.max_message_size,
     };
     let suite = CipherSuite::ALL[0];
-    let offer = Offer::new(&CLIENT.crypto, suite, &CLIENT.identity, parameters, SystemTime::now())
-        .expect("an offer");
+    let offer = Offer::new(
+        &CLIENT.crypto,
+        suite,
+        &CLIENT.identity,
+        parameters,
+        Retention::Keys,
+        SystemTime::now(),
+    )
+    .expect("an offer");
     let hello = TwoPartyMessage::ClientHello { key_package: offer.message().to_vec() };
     (offer, hello.encode().expect("a short message"))
 }
@@ -370,7 +377,7 @@ fn answer(hello: &[u8]) -> (Group, Vec<u8>) {
         .expect("a genuine hello");
     let initiator = authenticate(&SERVER, hello.claim(), Role::Initiator);
     hello
-        .answer(&initiator, &SERVER.crypto, &SERVER.identity, &parameters, now)
+        .answer(&initiator, &SERVER.crypto, &SERVER.identity, &parameters, Retention::Keys, now)
         .expect("a genuine hello can be answered")
 }
 

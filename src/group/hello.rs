@@ -10,7 +10,8 @@ use openmls::prelude::{
 
 use super::{
     Claim, Group, Provider, WIRE_FORMAT, capabilities, ciphersuite, credential,
-    parameters_extension, signer, storage::Storage,
+    parameters_extension, signer,
+    storage::{Retention, Storage},
 };
 use crate::{
     auth::{Authenticated, Role},
@@ -50,9 +51,10 @@ impl Offer {
         suite: CipherSuite,
         identity: &Identity,
         parameters: InitiatorParameters,
+        retention: Retention,
         now: SystemTime,
     ) -> Result<Self, Error> {
-        let provider = Provider { crypto: crypto.clone(), storage: Storage::default() };
+        let provider = Provider { crypto: crypto.clone(), storage: Storage::new(retention) };
         let extension = parameters_extension(parameters.encode().map_err(|_| INTERNAL)?);
         let bundle = KeyPackage::builder()
             .key_package_lifetime(lifetime(now))
@@ -120,10 +122,11 @@ impl Hello {
         crypto: &CryptoProvider,
         identity: &Identity,
         parameters: &GroupParameters,
+        retention: Retention,
         now: SystemTime,
     ) -> Result<(Group, Vec<u8>), Error> {
         self.claim.differs_from(identity)?;
-        let provider = Provider { crypto: crypto.clone(), storage: Storage::default() };
+        let provider = Provider { crypto: crypto.clone(), storage: Storage::new(retention) };
         let signer = signer(identity, crypto);
         let extension = parameters_extension(parameters.encode().map_err(|_| INTERNAL)?);
         let mut mls = MlsGroup::builder()

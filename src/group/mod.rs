@@ -24,6 +24,7 @@ use openmls::prelude::{
 };
 use zeroize::Zeroizing;
 
+pub(crate) use self::storage::Retention;
 use self::storage::Storage;
 use crate::{
     auth::{PresentedIdentity, Role},

@@ -2,7 +2,8 @@
 //!
 //! OpenMLS writes a merge as a dozen separate values and knows no transactions. Here they go into a
 //! map, and [`Storage::snapshot`] cuts one blob of it when an operation is complete. Values are
-//! postcard: the JSON of OpenMLS's own memory storage is four to six times slower to write.
+//! postcard: the JSON of OpenMLS's own memory storage is four to six times slower to write. Without a
+//! session store nobody asks for a snapshot, and most values are not even encoded: see [`Retention`].
 
 use std::{
     collections::BTreeMap,
@@ -22,9 +23,19 @@ const SNAPSHOT_VERSION: u16 = 1;
 const VALUE_CAPACITY: usize = 2048;
 
 /// The values of one group. A value that is overwritten or removed is zeroized.
-#[derive(Default)]
 pub(super) struct Storage {
+    retention: Retention,
     values: Mutex<Values>,
+}
+
+/// What is kept of what OpenMLS writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retention {
+    /// Everything, so that a snapshot can be cut.
+    Everything,
+    /// Only what OpenMLS reads back while the group is in memory, which are keys. Encoding the rest
+    /// would cost as much as a signature in each rekey, and nobody would ever look at it.
+    Keys,
 }
 
 type Values = BTreeMap<(Kind, Vec<u8>), Zeroizing<Vec<u8>>>;
@@ -56,10 +67,46 @@ enum Kind {
 #[error("a stored value could not be encoded or decoded")]
 pub(crate) struct StorageError;
 
+impl Kind {
+    /// OpenMLS reads it only to load a group.
+    fn is_for_loading(self) -> bool {
+        match self {
+            Self::JoinConfig
+            | Self::Tree
+            | Self::GroupContext
+            | Self::InterimTranscriptHash
+            | Self::ConfirmationTag
+            | Self::GroupState
+            | Self::MessageSecrets
+            | Self::ResumptionPsks
+            | Self::OwnLeafIndex
+            | Self::EpochSecrets
+            | Self::OwnLeafNodes
+            | Self::Proposals => true,
+            Self::SignatureKeyPair
+            | Self::EncryptionKeyPair
+            | Self::EpochKeyPairs
+            | Self::KeyPackage
+            | Self::Psk => false,
+        }
+    }
+}
+
 impl Storage {
-    /// Everything, as one blob.
+    pub(super) fn new(retention: Retention) -> Self {
+        Self { retention, values: Mutex::default() }
+    }
+
+    /// Everything, as one blob; an error if not everything is kept.
     pub(super) fn snapshot(&self) -> Result<Zeroizing<Vec<u8>>, StorageError> {
-        encode(&(SNAPSHOT_VERSION, &*self.lock()))
+        match self.retention {
+            Retention::Everything => encode(&(SNAPSHOT_VERSION, &*self.lock())),
+            Retention::Keys => Err(StorageError),
+        }
+    }
+
+    fn keeps(&self, kind: Kind) -> bool {
+        self.retention == Retention::Everything || !kind.is_for_loading()
     }
 
     fn lock(&self) -> MutexGuard<'_, Values> {
@@ -67,6 +114,9 @@ impl Storage {
     }
 
     fn put(&self, kind: Kind, key: &impl Serialize, value: &impl Serialize) -> Outcome {
+        if !self.keeps(kind) {
+            return Ok(());
+        }
         let value = encode(value)?;
         self.lock().insert((kind, plain(key)?), value);
         Ok(())
@@ -84,12 +134,18 @@ impl Storage {
     }
 
     fn erase(&self, kind: Kind, key: &impl Serialize) -> Outcome {
+        if !self.keeps(kind) {
+            return Ok(());
+        }
         self.lock().remove(&(kind, plain(key)?));
         Ok(())
     }
 
     /// Appends to a list of encoded values.
     fn append(&self, kind: Kind, key: &impl Serialize, value: &impl Serialize) -> Outcome {
+        if !self.keeps(kind) {
+            return Ok(());
+        }
         let mut list: Vec<Vec<u8>> = self.take(kind, key)?.unwrap_or_default();
         list.push(encode(value)?.to_vec());
         self.put(kind, key, &list)
@@ -110,6 +166,7 @@ impl Storage {
     pub(super) fn restore(snapshot: &[u8]) -> Result<Self, StorageError> {
         match postcard::from_bytes::<(u16, BTreeMap<(Kind, Vec<u8>), Vec<u8>>)>(snapshot) {
             Ok((SNAPSHOT_VERSION, values)) => Ok(Self {
+                retention: Retention::Everything,
                 values: Mutex::new(
                     values.into_iter().map(|(key, value)| (key, Zeroizing::new(value))).collect(),
                 ),
@@ -231,6 +288,9 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         group: &G,
         config: &C,
     ) -> Outcome {
+        if !self.keeps(Kind::JoinConfig) {
+            return Ok(());
+        }
         let json = serde_json::to_string(config).map_err(|_| StorageError)?;
         self.put(Kind::JoinConfig, group, &json)
     }

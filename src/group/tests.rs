@@ -424,7 +424,10 @@ pub(crate) fn key_package_message(identity: &Identity) -> Vec<u8> {
 }
 
 fn provider() -> Provider {
-    Provider { crypto: CryptoProvider::default(), storage: Storage::default() }
+    Provider {
+        crypto: CryptoProvider::default(),
+        storage: Storage::new(super::Retention::Everything),
+    }
 }
 
 /// SignWithLabel (RFC 9420, section 5.1.2).

@@ -32,7 +32,7 @@ use crate::{
     config::Config,
     crypto::CipherSuite,
     error::{ApiMisuse, ConfigError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved},
-    group::{Claim, Hello, Offer},
+    group::{Claim, Hello, Offer, Retention},
     name::ServerName,
     store::SessionId,
     time::Time,
@@ -444,6 +444,7 @@ impl ExpectClientHello {
             &config.crypto,
             &config.identity,
             &parameters,
+            retention(config),
             now.calendar,
         )?;
         let answer = TwoPartyMessage::ServerHello { welcome }.encode()?;
@@ -482,7 +483,14 @@ fn offer(
         server_name: server_name.as_str().as_bytes().to_vec(),
         max_message_size: config.limits.max_message_size,
     };
-    let offer = Offer::new(&config.crypto, suite, &config.identity, parameters, now.calendar)?;
+    let offer = Offer::new(
+        &config.crypto,
+        suite,
+        &config.identity,
+        parameters,
+        retention(config),
+        now.calendar,
+    )?;
     let hello = TwoPartyMessage::ClientHello { key_package: offer.message().to_vec() };
     let hello = hello.encode()?;
     encode_plaintext(ContentType::Handshake, &hello, out);
@@ -505,6 +513,14 @@ fn authenticate(
         now.calendar,
     );
     Ok(auth::validate(&*config.authentication_service, &request)?)
+}
+
+/// Only a group that is stored needs all of what OpenMLS writes.
+fn retention(config: &Config) -> Retention {
+    match config.sessions {
+        Some(_) => Retention::Everything,
+        None => Retention::Keys,
+    }
 }
 
 fn check_early_data(early_data: Option<&[u8]>) -> Result<(), Error> {

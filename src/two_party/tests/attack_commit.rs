@@ -108,7 +108,7 @@ fn a_commit_that_does_not_belong_here_is_refused() {
         pair.assert_failed(victim, PeerMisbehaved::NotASelfUpdate("not a commit"));
     }
     // One that the victim has sent, and waits for. An initiator ignores it (2P-09).
-    let mut pair = Pair::connected();
+    let mut pair = Pair::stored();
     let group = pair.responder.established().sender.group();
     let commit = {
         let mut stolen = group.steal();
@@ -144,7 +144,7 @@ fn is_refusal(error: &Error) -> bool {
 #[test]
 fn no_changed_commit_is_applied() {
     for attacker in BOTH {
-        let mut pair = Pair::connected();
+        let mut pair = Pair::stored();
         let commit = pair.end(attacker).established().sender.group_mut().start_update().unwrap();
         let snapshot = pair.end(attacker.peer()).established().sender.group().steal();
         for bit in 0..commit.len() * 8 {

@@ -130,7 +130,7 @@ const BOTH: [Role; 2] = [Role::Initiator, Role::Responder];
 fn a_thief_reads_on_until_the_victim_updates() {
     for victim in BOTH {
         for updates in [&[][..], &[victim.peer()], &[victim.peer(), victim.peer()]] {
-            let mut pair = Pair::connected();
+            let mut pair = Pair::stored();
             exchange(&mut pair, &[]);
             let mut thief = Thief::steal(&mut pair, victim);
             let wire = exchange(&mut pair, updates);
@@ -144,7 +144,7 @@ fn a_thief_reads_on_until_the_victim_updates() {
 fn after_both_have_updated_a_thief_reads_nothing() {
     for victim in BOTH {
         for first in BOTH {
-            let mut pair = Pair::connected();
+            let mut pair = Pair::stored();
             exchange(&mut pair, &[]);
             let mut thief = Thief::steal(&mut pair, victim);
             let wire = exchange(&mut pair, &[first, first.peer()]);
@@ -160,7 +160,7 @@ fn after_both_have_updated_a_thief_reads_nothing() {
 fn a_thief_cannot_read_what_was_recorded_before_the_last_update() {
     for victim in BOTH {
         for updating in BOTH {
-            let mut pair = Pair::connected();
+            let mut pair = Pair::stored();
             let recorded = exchange(&mut pair, &[]);
             exchange(&mut pair, &[updating]);
             let mut thief = Thief::steal(&mut pair, victim);
@@ -177,7 +177,7 @@ fn a_thief_cannot_read_what_was_recorded_before_the_last_update() {
 // in that epoch.
 #[test]
 fn a_thief_reads_what_was_recorded_in_the_epoch_of_the_theft() {
-    let mut pair = Pair::connected();
+    let mut pair = Pair::stored();
     let recorded = exchange(&mut pair, &[Role::Initiator]);
     let mut thief = Thief::steal(&mut pair, Role::Responder);
     thief.rewind(0);
@@ -189,7 +189,7 @@ fn a_thief_reads_what_was_recorded_in_the_epoch_of_the_theft() {
 #[test]
 fn the_paths_hold_no_key_of_an_earlier_epoch() {
     for victim in BOTH {
-        let mut pair = Pair::connected();
+        let mut pair = Pair::stored();
         let recorded = exchange(&mut pair, &[]);
         let exported = pair.end(victim).connection.export_secret("x", b"", 32).unwrap();
         for updating in BOTH {
@@ -222,7 +222,7 @@ fn the_paths_hold_no_key_of_an_earlier_epoch() {
 #[test]
 fn the_stored_group_keeps_nothing_of_earlier_epochs() {
     for victim in BOTH {
-        let mut pair = Pair::connected();
+        let mut pair = Pair::stored();
         let stored =
             |pair: &mut Pair| pair.end(victim).established().sender.group().snapshot().unwrap();
         // OpenMLS fills a store of 32 resumption secrets first, from which no traffic key comes.
@@ -235,5 +235,15 @@ fn the_stored_group_keeps_nothing_of_earlier_epochs() {
         }
         let late = stored(&mut pair).len();
         assert!(late <= early + 64, "{victim:?}: {early} bytes became {late}");
+    }
+}
+
+// 2P-19: without a store the storage of the group holds keys and nothing else.
+#[test]
+fn a_group_that_is_not_stored_cannot_be() {
+    for victim in BOTH {
+        let mut pair = Pair::connected();
+        exchange(&mut pair, &BOTH);
+        assert!(pair.end(victim).established().sender.group().snapshot().is_err());
     }
 }

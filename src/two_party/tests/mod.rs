@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{session::Session, *};
 use crate::{
-    CryptoProvider, Identity, Limits, PinnedKeys, RekeyPolicy, auth::AuthenticationService,
-    config::ConfigBuilder,
+    CryptoProvider, Identity, Limits, MemoryStore, PinnedKeys, RekeyPolicy,
+    auth::AuthenticationService, config::ConfigBuilder,
 };
 
 pub(super) const SERVER_NAME: &str = "server.example";
@@ -98,6 +98,14 @@ impl Pair {
     pub(super) fn connected() -> Self {
         let identities = Identities::new();
         Self::connect(identities.client(), identities.server())
+    }
+
+    /// After the handshake, and each end's group can be stolen as it is stored.
+    pub(super) fn stored() -> Self {
+        let identities = Identities::new();
+        let [client, server] = [identities.client(), identities.server()]
+            .map(|builder| builder.session_store(MemoryStore::default()));
+        Self::connect(client, server)
     }
 
     pub(super) fn connect(client: Builder, server: Builder) -> Self {
