@@ -2,6 +2,8 @@
 
 mod hpke;
 
+use std::sync::LazyLock;
+
 use aws_lc_rs::{
     aead, agreement, digest,
     encoding::{AsBigEndian, EcPrivateKeyBin},
@@ -18,6 +20,7 @@ use openmls_traits::{
 use tls_codec::SecretVLBytes;
 use zeroize::Zeroizing;
 
+pub(super) use self::hpke::PrivateKey as HpkePrivateKey;
 use crate::error::CryptoError as ChannelCryptoError;
 
 /// AWS-LC has no state that a provider would own.
@@ -27,6 +30,18 @@ pub(super) struct AwsLc;
 impl AwsLc {
     pub(super) fn fill_random(self, out: &mut [u8]) -> Result<(), ChannelCryptoError> {
         rand::fill(out).map_err(|_| ChannelCryptoError::Random)
+    }
+
+    /// As `hpke_open`, with a key that was parsed before.
+    pub(super) fn hpke_open_with(
+        self,
+        config: &HpkeConfig,
+        sk_r: &HpkePrivateKey,
+        input: &HpkeCiphertext,
+        info: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
+        hpke::open_with(config, sk_r, input, info, aad)
     }
 }
 
@@ -234,12 +249,19 @@ impl OpenMlsCrypto for AwsLc {
 // The library returns the tag by value and does not erase it; only the copy that leaves here is
 // erased by its owner. The panics that it documents are for a failed allocation.
 fn hmac_parts(hash: HashType, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    /// Half of the extractions of HPKE have an empty salt.
+    static EMPTY_SALT: LazyLock<hmac::Key> =
+        LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, &[]));
+
     let algorithm = match hash {
         HashType::Sha2_256 => hmac::HMAC_SHA256,
         HashType::Sha2_384 => hmac::HMAC_SHA384,
         HashType::Sha2_512 => hmac::HMAC_SHA512,
     };
-    let mut context = hmac::Context::with_key(&hmac::Key::new(algorithm, key));
+    let mut context = match (hash, key) {
+        (HashType::Sha2_256, []) => hmac::Context::with_key(&EMPTY_SALT),
+        _ => hmac::Context::with_key(&hmac::Key::new(algorithm, key)),
+    };
     for part in parts {
         context.update(part);
     }

@@ -7,13 +7,14 @@
 mod aead;
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
+mod memory;
 mod rust_crypto;
 mod signing;
 mod suite;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use openmls_traits::{
     crypto::OpenMlsCrypto,
@@ -26,8 +27,8 @@ use openmls_traits::{
 use tls_codec::SecretVLBytes;
 
 #[cfg(feature = "aws-lc")]
-use self::aws_lc::AwsLc;
-use self::rust_crypto::RustCryptoBackend;
+use self::aws_lc::{AwsLc, HpkePrivateKey};
+use self::{memory::Memory, rust_crypto::RustCryptoBackend};
 use crate::error::CryptoError;
 
 pub(crate) use self::{
@@ -48,11 +49,12 @@ pub use suite::CipherSuite;
 ///   Pure Rust and slower: for targets without a C compiler, and for builds that may not have C
 ///   in them (feature `aws-lc` off). It does not erase all of an AES-GCM key on drop.
 ///
-/// A provider keeps no state of a connection. Its OpenMLS traits are implemented for the group
+/// A provider of a configuration keeps no state of a connection. Its OpenMLS traits are implemented for the group
 /// layer of this crate; they follow OpenMLS and not this crate's versioning.
 #[derive(Clone)]
 pub struct CryptoProvider {
     backend: Backend,
+    memory: Option<Arc<Memory>>,
 }
 
 #[derive(Clone)]
@@ -69,7 +71,7 @@ impl CryptoProvider {
     /// up to 37 ms. Make the configuration at start, and the first connection does not wait for it.
     #[cfg(feature = "aws-lc")]
     pub fn aws_lc() -> Self {
-        Self { backend: Backend::AwsLc(AwsLc) }
+        Self { backend: Backend::AwsLc(AwsLc), memory: None }
     }
 
     /// The provider over the RustCrypto crates.
@@ -81,7 +83,7 @@ impl CryptoProvider {
     ///
     /// If the operating system has no randomness.
     pub fn rust_crypto() -> Self {
-        Self { backend: Backend::RustCrypto(RustCryptoBackend::default()) }
+        Self { backend: Backend::RustCrypto(RustCryptoBackend::default()), memory: None }
     }
 
     /// The name of the library: `aws-lc` or `RustCrypto`.
@@ -90,6 +92,25 @@ impl CryptoProvider {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(_) => "aws-lc",
             Backend::RustCrypto(_) => "RustCrypto",
+        }
+    }
+
+    /// The same library, with a memory of its own for one group: of the signatures that are made
+    /// first, and of the HPKE key that was used last. Whoever replaces that key has to
+    /// [`forget`](Self::forget) it.
+    pub(crate) fn for_group(&self) -> Self {
+        Self { backend: self.backend.clone(), memory: Some(Arc::default()) }
+    }
+
+    #[cfg(all(test, feature = "aws-lc"))]
+    pub(crate) fn remembers_hpke_key(&self) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.has_hpke_key())
+    }
+
+    /// Erases what is remembered.
+    pub(crate) fn forget(&self) {
+        if let Some(memory) = &self.memory {
+            memory.clear();
         }
     }
 
@@ -267,6 +288,9 @@ impl OpenMlsCrypto for CryptoProvider {
         pk: &[u8],
         signature: &[u8],
     ) -> Result<(), types::CryptoError> {
+        if self.memory.as_ref().is_some_and(|memory| memory.has_signed(pk, data, signature)) {
+            return Ok(());
+        }
         self.implementation().verify_signature(alg, data, pk, signature)
     }
 
@@ -298,6 +322,14 @@ impl OpenMlsCrypto for CryptoProvider {
         info: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
+        #[cfg(feature = "aws-lc")]
+        if let (Backend::AwsLc(backend), Some(memory)) = (&self.backend, &self.memory) {
+            return memory.with_hpke_key(
+                |key| key.is(&config, sk_r),
+                || HpkePrivateKey::parse(&config, sk_r),
+                |key| backend.hpke_open_with(&config, key, input, info, aad),
+            );
+        }
         self.implementation().hpke_open(config, input, sk_r, info, aad)
     }
 
@@ -344,6 +376,11 @@ impl OpenMlsCrypto for CryptoProvider {
     ) -> Result<HpkeKeyPair, types::CryptoError> {
         self.implementation().derive_hpke_keypair(config, ikm)
     }
+}
+
+/// Whether two secrets are equal, in a time that does not depend on where they differ.
+pub(crate) fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
 fn hash_type(suite: CipherSuite) -> HashType {

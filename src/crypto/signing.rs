@@ -89,7 +89,12 @@ pub(crate) struct MlsSigner<'a> {
 impl Signer for MlsSigner<'_> {
     fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
         match self.key.sign(self.provider, payload) {
-            Ok(signature) => Ok(signature.to_vec()),
+            Ok(signature) => {
+                if let Some(memory) = &self.provider.memory {
+                    memory.remember_signature(self.key.public_key(), payload, &signature);
+                }
+                Ok(signature.to_vec())
+            }
             Err(_) => Err(SignerError::SigningError),
         }
     }

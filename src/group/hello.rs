@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openmls::prelude::{
     CredentialType, Extensions, KeyPackage, KeyPackageVerifyError, Lifetime, MlsGroup,
-    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion,
-    tls_codec::DeserializeBytes as _,
+    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
+    ProtocolVersion, tls_codec::DeserializeBytes as _,
 };
 
 use super::{
-    Claim, Group, Provider, WIRE_FORMAT, capabilities, ciphersuite, credential,
+    Claim, Group, Provider, capabilities, ciphersuite, credential, join_config,
     parameters_extension, signer,
     storage::{Retention, Storage},
 };
@@ -54,7 +54,8 @@ impl Offer {
         retention: Retention,
         now: SystemTime,
     ) -> Result<Self, Error> {
-        let provider = Provider { crypto: crypto.clone(), storage: Storage::new(retention) };
+        let provider = Provider { crypto: crypto.for_group(), storage: Storage::new(retention) };
+        let crypto = &provider.crypto;
         let extension = parameters_extension(parameters.encode().map_err(|_| INTERNAL)?);
         let bundle = KeyPackage::builder()
             .key_package_lifetime(lifetime(now))
@@ -126,12 +127,13 @@ impl Hello {
         now: SystemTime,
     ) -> Result<(Group, Vec<u8>), Error> {
         self.claim.differs_from(identity)?;
-        let provider = Provider { crypto: crypto.clone(), storage: Storage::new(retention) };
+        let provider = Provider { crypto: crypto.for_group(), storage: Storage::new(retention) };
         let signer = signer(identity, crypto);
         let extension = parameters_extension(parameters.encode().map_err(|_| INTERNAL)?);
         let mut mls = MlsGroup::builder()
             .ciphersuite(ciphersuite(self.suite))
-            .with_wire_format_policy(WIRE_FORMAT)
+            // Nobody receives the Add commit: it need not be encrypted.
+            .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .with_capabilities(capabilities(self.suite))
             .lifetime(lifetime(now))
             .max_past_epochs(0)
@@ -156,6 +158,7 @@ impl Hello {
             .to_bytes()
             .map_err(|_| INTERNAL)?;
         mls.merge_pending_commit(&provider).map_err(|_| INTERNAL)?;
+        mls.set_configuration(&provider.storage, &join_config()).map_err(|_| INTERNAL)?;
         let group = Group {
             mls,
             provider,

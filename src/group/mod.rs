@@ -19,8 +19,8 @@ pub(crate) use update::{StagedUpdate, Verified};
 
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
-    Extension, ExtensionType, LeafNode, LeafNodeIndex, MlsGroup, OpenMlsProvider,
-    PURE_CIPHERTEXT_WIRE_FORMAT_POLICY, UnknownExtension, WireFormatPolicy,
+    Extension, ExtensionType, LeafNode, LeafNodeIndex, MlsGroup, MlsGroupJoinConfig,
+    OpenMlsProvider, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY, UnknownExtension, WireFormatPolicy,
 };
 use zeroize::Zeroizing;
 
@@ -205,6 +205,15 @@ fn ciphersuite(suite: CipherSuite) -> Ciphersuite {
             Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519
         }
     }
+}
+
+/// How every group of this protocol goes on: handshake messages encrypted, nothing kept of the past.
+fn join_config() -> MlsGroupJoinConfig {
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(WIRE_FORMAT)
+        .max_past_epochs(0)
+        .number_of_resumption_psks(0)
+        .build()
 }
 
 fn credential(identity: &Identity) -> CredentialWithKey {

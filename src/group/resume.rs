@@ -70,7 +70,7 @@ impl Group {
                 };
         fits.then(|| Self {
             mls,
-            provider: Provider { crypto: crypto.clone(), storage },
+            provider: Provider { crypto: crypto.for_group(), storage },
             suite,
             identity: identity.clone(),
             role: initial_role,

@@ -19,8 +19,10 @@ const V: u16 = CURRENT_VERSION;
 /// Version of the layout of a snapshot.
 const SNAPSHOT_VERSION: u16 = 1;
 
-/// Most values fit, so that growing a buffer seldom leaves a copy of secrets behind.
+/// Most values fit, so that growing a buffer seldom leaves a copy of secrets behind. The keys of a group
+/// of two fit into less, and so small a buffer is cheap to allocate.
 const VALUE_CAPACITY: usize = 2048;
+const KEYS_CAPACITY: usize = 512;
 
 /// The values of one group. A value that is overwritten or removed is zeroized.
 pub(super) struct Storage {
@@ -100,7 +102,7 @@ impl Storage {
     /// Everything, as one blob; an error if not everything is kept.
     pub(super) fn snapshot(&self) -> Result<Zeroizing<Vec<u8>>, StorageError> {
         match self.retention {
-            Retention::Everything => encode(&(SNAPSHOT_VERSION, &*self.lock())),
+            Retention::Everything => encode(&(SNAPSHOT_VERSION, &*self.lock()), VALUE_CAPACITY),
             Retention::Keys => Err(StorageError),
         }
     }
@@ -117,7 +119,8 @@ impl Storage {
         if !self.keeps(kind) {
             return Ok(());
         }
-        let value = encode(value)?;
+        let capacity = if kind.is_for_loading() { VALUE_CAPACITY } else { KEYS_CAPACITY };
+        let value = encode(value, capacity)?;
         self.lock().insert((kind, plain(key)?), value);
         Ok(())
     }
@@ -147,7 +150,7 @@ impl Storage {
             return Ok(());
         }
         let mut list: Vec<Vec<u8>> = self.take(kind, key)?.unwrap_or_default();
-        list.push(encode(value)?.to_vec());
+        list.push(encode(value, VALUE_CAPACITY)?.to_vec());
         self.put(kind, key, &list)
     }
 
@@ -178,8 +181,8 @@ impl Storage {
 
 type Outcome = Result<(), StorageError>;
 
-fn encode(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StorageError> {
-    postcard::to_extend(value, Vec::with_capacity(VALUE_CAPACITY))
+fn encode(value: &impl Serialize, capacity: usize) -> Result<Zeroizing<Vec<u8>>, StorageError> {
+    postcard::to_extend(value, Vec::with_capacity(capacity))
         .map(Zeroizing::new)
         .map_err(|_| StorageError)
 }

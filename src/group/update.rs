@@ -85,7 +85,10 @@ impl Group {
 
     /// Applies the pending update: the peer has confirmed it.
     pub(crate) fn merge_update(&mut self) -> Result<(), Error> {
-        self.mls.merge_pending_commit(&self.provider).map_err(|_| INTERNAL)
+        self.mls.merge_pending_commit(&self.provider).map_err(|_| INTERNAL)?;
+        // The key of the own leaf is replaced.
+        self.provider.crypto.forget();
+        Ok(())
     }
 
     /// Verifies the MLSMessage of a ConnectionUpdate (2P-06). The group stays in its epoch.

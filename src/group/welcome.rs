@@ -1,13 +1,12 @@
 //! The Welcome: the initiator joins the group that the responder made.
 
 use openmls::prelude::{
-    MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, StagedWelcome,
-    WelcomeError,
+    MlsMessageBodyIn, MlsMessageIn, ProcessedWelcome, StagedWelcome, WelcomeError,
     tls_codec::{DeserializeBytes as _, Size as _},
 };
 
 use super::{
-    Claim, Group, INITIATOR_LEAF, Offer, Provider, RESPONDER_LEAF, WIRE_FORMAT, ciphersuite,
+    Claim, Group, INITIATOR_LEAF, Offer, Provider, RESPONDER_LEAF, ciphersuite, join_config,
     storage::StorageError,
 };
 use crate::{
@@ -47,13 +46,8 @@ impl Offer {
         if welcome.ciphersuite() != ciphersuite(suite) {
             return Err(PeerMisbehaved::UnexpectedGroup("another cipher suite").into());
         }
-        let config = MlsGroupJoinConfig::builder()
-            .wire_format_policy(WIRE_FORMAT)
-            .max_past_epochs(0)
-            .number_of_resumption_psks(0)
-            .build();
-        let processed =
-            ProcessedWelcome::new_from_welcome(&provider, &config, welcome).map_err(refused)?;
+        let processed = ProcessedWelcome::new_from_welcome(&provider, &join_config(), welcome)
+            .map_err(refused)?;
         if !processed.psks().is_empty() {
             return Err(PeerMisbehaved::UnexpectedGroup("pre-shared keys").into());
         }
@@ -125,6 +119,7 @@ impl Joined {
             .staged
             .into_group(&self.provider)
             .map_err(|_| CryptoError::Internal("joining the group"))?;
+        self.provider.crypto.forget();
         Ok(Group {
             mls,
             provider: self.provider,

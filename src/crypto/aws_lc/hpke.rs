@@ -3,12 +3,14 @@
 //! With DHKEM(X25519, HKDF-SHA256) and DHKEM(P-256, HKDF-SHA256), the KDFs of SHA-2 and the three
 //! AEADs. The names are those of the RFC.
 
-use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, agree};
+use aws_lc_rs::agreement::{self, UnparsedPublicKey, agree};
 use openmls_traits::types::{
     AeadType, CryptoError, ExporterSecret, HashType, HpkeAeadType, HpkeCiphertext, HpkeConfig,
     HpkeKdfType, HpkeKemType, HpkeKeyPair, KemOutput,
 };
 use zeroize::Zeroizing;
+
+use crate::crypto::constant_time_eq;
 
 /// Nsecret of both KEMs, in bytes.
 const SHARED_SECRET_LEN: usize = 32;
@@ -41,6 +43,16 @@ pub(super) fn open(
     info: &[u8],
     aad: &[u8],
 ) -> Result<Vec<u8>, CryptoError> {
+    open_with(config, &PrivateKey::parse(config, sk_r)?, input, info, aad)
+}
+
+pub(super) fn open_with(
+    config: &HpkeConfig,
+    sk_r: &PrivateKey,
+    input: &HpkeCiphertext,
+    info: &[u8],
+    aad: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
     let suite = Suite::new(config)?;
     let shared_secret = suite.kem.decap(input.kem_output.as_slice(), sk_r)?;
     let keys = suite.key_schedule(&shared_secret, info)?;
@@ -57,8 +69,7 @@ pub(super) fn export_as_sender(
 ) -> Result<(KemOutput, ExporterSecret), CryptoError> {
     let suite = Suite::new(config)?;
     let (enc, shared_secret) = suite.kem.encap(pk_r)?;
-    let keys = suite.key_schedule(&shared_secret, info)?;
-    Ok((enc, suite.export(&keys, exporter_context, length)?))
+    Ok((enc, suite.export(&shared_secret, info, exporter_context, length)?))
 }
 
 pub(super) fn export_as_receiver(
@@ -70,9 +81,8 @@ pub(super) fn export_as_receiver(
     length: usize,
 ) -> Result<ExporterSecret, CryptoError> {
     let suite = Suite::new(config)?;
-    let shared_secret = suite.kem.decap(enc, sk_r)?;
-    let keys = suite.key_schedule(&shared_secret, info)?;
-    suite.export(&keys, exporter_context, length)
+    let shared_secret = suite.kem.decap(enc, &PrivateKey::parse(config, sk_r)?)?;
+    suite.export(&shared_secret, info, exporter_context, length)
 }
 
 /// DeriveKeyPair (RFC 9180, section 7.1.3).
@@ -110,11 +120,39 @@ struct Suite {
     id: [u8; 10],
 }
 
-/// The secrets of an HPKE context (RFC 9180, section 5.1).
+/// What an HPKE context seals one message with (RFC 9180, section 5.1).
 struct Keys {
     key: Zeroizing<Vec<u8>>,
     base_nonce: [u8; 12],
-    exporter_secret: Zeroizing<Vec<u8>>,
+}
+
+/// `secret` and `key_schedule_context` of an HPKE context (RFC 9180, section 5.1).
+struct Schedule {
+    secret: Zeroizing<Vec<u8>>,
+    context: Vec<u8>,
+}
+
+/// A private key, parsed.
+pub(in crate::crypto) struct PrivateKey {
+    kem: Kem,
+    bytes: Zeroizing<[u8; PRIVATE_KEY_LEN]>,
+    key: agreement::PrivateKey,
+    public: Vec<u8>,
+}
+
+impl PrivateKey {
+    pub(in crate::crypto) fn parse(config: &HpkeConfig, sk: &[u8]) -> Result<Self, CryptoError> {
+        let kem = Kem::new(config.0)?;
+        let bytes = sk.try_into().map(Zeroizing::new).map_err(|_| CryptoError::InvalidLength)?;
+        let key = kem.private_key(sk)?;
+        let public = kem.public_key(&key)?;
+        Ok(Self { kem, bytes, key, public })
+    }
+
+    /// It is this one.
+    pub(in crate::crypto) fn is(&self, config: &HpkeConfig, sk: &[u8]) -> bool {
+        Kem::new(config.0) == Ok(self.kem) && constant_time_eq(&*self.bytes, sk)
+    }
 }
 
 impl Suite {
@@ -140,8 +178,8 @@ impl Suite {
         })
     }
 
-    /// KeySchedule in base mode (RFC 9180, section 5.1): no pre-shared key.
-    fn key_schedule(&self, shared_secret: &SharedSecret, info: &[u8]) -> Result<Keys, CryptoError> {
+    /// The first half of KeySchedule in base mode (RFC 9180, section 5.1): no pre-shared key.
+    fn schedule(&self, shared_secret: &SharedSecret, info: &[u8]) -> Schedule {
         const MODE_BASE: u8 = 0;
         let extract = |salt: &[u8], label: &[u8], ikm: &[u8]| {
             labeled_extract(self.kdf, &self.id, salt, label, ikm)
@@ -149,48 +187,48 @@ impl Suite {
         let mut context = vec![MODE_BASE];
         context.extend_from_slice(&extract(b"", b"psk_id_hash", b""));
         context.extend_from_slice(&extract(b"", b"info_hash", info));
-        let secret = extract(shared_secret.as_slice(), b"secret", b"");
+        Schedule { secret: extract(shared_secret.as_slice(), b"secret", b""), context }
+    }
 
-        let mut keys = Keys {
-            key: Zeroizing::new(vec![0; self.aead.key_size()]),
-            base_nonce: [0; 12],
-            exporter_secret: Zeroizing::new(vec![0; self.kdf.size()]),
-        };
+    /// The second half. The exporter secret is derived where it is needed.
+    fn key_schedule(&self, shared_secret: &SharedSecret, info: &[u8]) -> Result<Keys, CryptoError> {
+        let Schedule { secret, context } = self.schedule(shared_secret, info);
+        let mut keys =
+            Keys { key: Zeroizing::new(vec![0; self.aead.key_size()]), base_nonce: [0; 12] };
         let expand = |label: &[u8], out: &mut [u8]| {
             labeled_expand(self.kdf, &self.id, &secret, label, &context, out)
         };
         expand(b"key", &mut keys.key)?;
         expand(b"base_nonce", &mut keys.base_nonce)?;
-        expand(b"exp", &mut keys.exporter_secret)?;
         Ok(keys)
     }
 
     /// Context.Export (RFC 9180, section 5.3).
     fn export(
         &self,
-        keys: &Keys,
+        shared_secret: &SharedSecret,
+        info: &[u8],
         exporter_context: &[u8],
         length: usize,
     ) -> Result<ExporterSecret, CryptoError> {
         if length > 255 * self.kdf.size() {
             return Err(CryptoError::ExporterError);
         }
+        let Schedule { secret, context } = self.schedule(shared_secret, info);
+        let expand = |secret: &[u8], label: &[u8], context: &[u8], out: &mut [u8]| {
+            labeled_expand(self.kdf, &self.id, secret, label, context, out)
+                .map_err(|_| CryptoError::ExporterError)
+        };
+        let mut exporter_secret = Zeroizing::new(vec![0; self.kdf.size()]);
+        expand(&secret, b"exp", &context, &mut exporter_secret)?;
         let mut out = Zeroizing::new(vec![0; length]);
-        labeled_expand(
-            self.kdf,
-            &self.id,
-            &keys.exporter_secret,
-            b"sec",
-            exporter_context,
-            &mut out,
-        )
-        .map_err(|_| CryptoError::ExporterError)?;
+        expand(&exporter_secret, b"sec", exporter_context, &mut out)?;
         Ok(std::mem::take(&mut *out).into())
     }
 }
 
 /// A DHKEM with HKDF-SHA256 (RFC 9180, section 4.1).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kem {
     X25519,
     P256,
@@ -207,18 +245,16 @@ impl Kem {
 
     fn encap(self, pk_r: &[u8]) -> Result<(Vec<u8>, SharedSecret), CryptoError> {
         self.check_public_key(pk_r)?;
-        let ephemeral =
-            PrivateKey::generate(self.curve()).map_err(|_| CryptoError::InsufficientRandomness)?;
+        let ephemeral = agreement::PrivateKey::generate(self.curve())
+            .map_err(|_| CryptoError::InsufficientRandomness)?;
         let enc = self.public_key(&ephemeral)?;
         let shared_secret = self.agree(&ephemeral, pk_r, &enc, pk_r)?;
         Ok((enc, shared_secret))
     }
 
-    fn decap(self, enc: &[u8], sk_r: &[u8]) -> Result<SharedSecret, CryptoError> {
+    fn decap(self, enc: &[u8], sk_r: &PrivateKey) -> Result<SharedSecret, CryptoError> {
         self.check_public_key(enc)?;
-        let key = self.private_key(sk_r)?;
-        let pk_r = self.public_key(&key)?;
-        self.agree(&key, enc, enc, &pk_r)
+        self.agree(&sk_r.key, enc, enc, &sk_r.public)
     }
 
     /// ExtractAndExpand of the Diffie-Hellman result.
@@ -228,7 +264,7 @@ impl Kem {
     // copy of the result.
     fn agree(
         self,
-        key: &PrivateKey,
+        key: &agreement::PrivateKey,
         peer: &[u8],
         enc: &[u8],
         pk_r: &[u8],
@@ -251,15 +287,15 @@ impl Kem {
         Ok(shared_secret)
     }
 
-    fn private_key(self, bytes: &[u8]) -> Result<PrivateKey, CryptoError> {
+    fn private_key(self, bytes: &[u8]) -> Result<agreement::PrivateKey, CryptoError> {
         if bytes.len() != PRIVATE_KEY_LEN {
             return Err(CryptoError::InvalidLength);
         }
-        PrivateKey::from_private_key(self.curve(), bytes)
+        agreement::PrivateKey::from_private_key(self.curve(), bytes)
             .map_err(|_| CryptoError::CryptoLibraryError)
     }
 
-    fn public_key(self, key: &PrivateKey) -> Result<Vec<u8>, CryptoError> {
+    fn public_key(self, key: &agreement::PrivateKey) -> Result<Vec<u8>, CryptoError> {
         let public = key.compute_public_key().map_err(|_| CryptoError::CryptoLibraryError)?;
         Ok(public.as_ref().to_vec())
     }

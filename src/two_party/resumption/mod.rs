@@ -25,6 +25,7 @@ use self::table::{OnRequest, answers, on_request};
 use super::session::Session;
 use crate::{
     config::Config,
+    crypto::constant_time_eq,
     error::{CryptoError, Error, InvalidMessage, PeerMisbehaved, SessionError},
     group::CommitHeader,
     record::{ReceivePath, RecordKey, SendPath, TrafficSecret},
@@ -296,8 +297,7 @@ impl Request {
         }
         let context = binder_context(&self.commit, self.early_data_length);
         let binder = session.group.export(BINDER_LABEL, &context, BINDER_LEN)?;
-        let difference = binder.iter().zip(&self.binder).fold(0, |all, (a, b)| all | (a ^ b));
-        if difference != 0 {
+        if !constant_time_eq(&binder, &self.binder) {
             return Err(SessionError::InvalidBinder.into());
         }
         Ok((session, row))

@@ -247,3 +247,22 @@ fn a_group_that_is_not_stored_cannot_be() {
         assert!(pair.end(victim).established().sender.group().snapshot().is_err());
     }
 }
+
+// 2P-19: the parsed key of the own leaf is kept as long as the leaf, and no longer.
+#[cfg(feature = "aws-lc")]
+#[test]
+fn the_parsed_key_of_a_replaced_leaf_is_erased() {
+    for victim in BOTH {
+        let mut pair = Pair::connected();
+        let remembers = |pair: &mut Pair| {
+            pair.end(victim).established().sender.group().crypto().remembers_hpke_key()
+        };
+        assert!(!remembers(&mut pair), "the init key of the handshake");
+        exchange(&mut pair, &[victim.peer()]);
+        assert!(remembers(&mut pair));
+        exchange(&mut pair, &[victim.peer()]);
+        assert!(remembers(&mut pair));
+        exchange(&mut pair, &[victim]);
+        assert!(!remembers(&mut pair));
+    }
+}
