@@ -311,6 +311,95 @@ fn rekey_watch_prints_a_line_for_each_rekey() {
     assert!(said.contains("7 rekeys, "), "{said}");
 }
 
+/// Runs `rekey_throughput` on two connections; gives what it printed, its CSV and its SVG.
+fn throughput(arguments: &[&str]) -> (String, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let (csv, svg) = (directory.path().join("rekeys.csv"), directory.path().join("rekeys.svg"));
+    let mut command = example("rekey_throughput");
+    command.args(["--connections", "2", "--duration", "0.5"]).args(arguments);
+    let output = run(command.arg("--csv").arg(&csv).arg("--svg").arg(&svg));
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    let [csv, svg] = [csv, svg].map(|path| fs::read_to_string(path).unwrap());
+    (text(&output.stdout).to_owned(), csv, svg)
+}
+
+/// The number in front of `unit`, in the line that begins with `label`.
+fn printed(said: &str, label: &str, unit: &str) -> f64 {
+    let line = said.lines().find_map(|line| line.strip_prefix(label));
+    let line = line.unwrap_or_else(|| panic!("no {label}: {said}"));
+    let (number, _) = line.split_once(unit).unwrap_or((line, ""));
+    number.trim().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn rekey_throughput_measures_each_direction() {
+    for direction in ["client", "server", "both", "crossing"] {
+        for payload in ["0", "8KiB"] {
+            let (said, csv, svg) =
+                throughput(&["--direction", direction, "--payload", payload, "--suite", "0x0003"]);
+            assert!(said.contains("CHACHA20POLY1305"), "{said}");
+            assert!(printed(&said, "throughput ", " rekeys/s") > 0.0, "{said}");
+            #[cfg(unix)]
+            assert!(printed(&said, "CPU ", " us per rekey") > 0.0, "{said}");
+            assert!(said.contains("time/us "), "{said}");
+            assert_eq!(said.contains("only with data"), payload == "0", "{said}");
+
+            let mut rows = csv.lines();
+            let header = "completed_s,connection,asked_by,time_us,stall_us,crossed";
+            assert_eq!(rows.next(), Some(header));
+            let rows: Vec<Vec<&str>> = rows.map(|row| row.split(',').collect()).collect();
+            assert_eq!(printed(&said, "throughput ", " in "), rows.len() as f64, "{said}");
+            let mut crossed = 0;
+            for row in &rows {
+                let [completed, connection, asked_by, time, stall, crossing] = row[..] else {
+                    panic!("{row:?}");
+                };
+                assert!(completed.parse::<f64>().unwrap() > 0.0, "{row:?}");
+                assert!(matches!(connection, "0" | "1"), "{row:?}");
+                assert!(time.parse::<f64>().unwrap() > 0.0, "{row:?}");
+                match payload {
+                    "0" => assert_eq!(stall, "", "{row:?}"),
+                    _ => assert!(stall.parse::<f64>().unwrap() > 0.0, "{row:?}"),
+                }
+                if matches!(direction, "client" | "server") {
+                    assert_eq!(asked_by, direction, "{row:?}");
+                }
+                crossed += crossing.parse::<u64>().unwrap();
+            }
+            let asked = |side| rows.iter().filter(|row| row[2] == side).count();
+            match direction {
+                "client" | "server" => assert_eq!(crossed, 0),
+                // Each connection stops after a turn of its own.
+                "both" => assert!(asked("client").abs_diff(asked("server")) <= 2, "{csv}"),
+                _ => assert_eq!(asked("client"), asked("server"), "{csv}"),
+            }
+            // Both rows of a crossing say so.
+            assert_eq!(2.0 * printed(&said, "crossings ", ","), crossed as f64, "{said}");
+
+            assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
+            assert!(svg.contains("rekeys per second") && svg.contains("time per rekey"), "{svg}");
+            assert_eq!(svg.contains("stall"), payload != "0");
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        }
+    }
+}
+
+#[test]
+fn rekey_throughput_says_what_is_wrong_with_its_arguments() {
+    let cases: [(&[&str], &str); 5] = [
+        (&["--connections", "0"], "0 is not in 1..=10000"),
+        (&["--suite", "0x0002"], "the suites are 0x0001 MLS_128_"),
+        (&["--duration", "0"], "write seconds"),
+        (&["--payload", "much"], "write a size like"),
+        (&["--csv", "missing/file"], "missing/file: "),
+    ];
+    for (arguments, expected) in cases {
+        let output = run(example("rekey_throughput").args(arguments));
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+    }
+}
+
 // 2P-14, TL-08
 #[cfg(feature = "redb")]
 #[test]

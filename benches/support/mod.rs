@@ -6,8 +6,8 @@ use std::{error, sync::Arc};
 
 use bytes::BytesMut;
 use mls_channel::{
-    CipherSuite, Config, Connection, Identity, Limits, MlsAcceptor, MlsConnector, MlsStream,
-    PinnedKeys, RekeyPolicy, ServerName, Time,
+    CipherSuite, Config, Connection, Identity, Limits, MemoryStore, MlsAcceptor, MlsConnector,
+    MlsStream, PinnedKeys, RekeyPolicy, ServerName, Time,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -59,6 +59,18 @@ impl Configs {
         Ok(Self {
             initiator: config(&client, &server, initiator)?,
             responder: config(&server, &client, responder)?,
+        })
+    }
+
+    /// Both ends store their sessions in memory, and resume them.
+    pub(crate) fn with_session_stores(self) -> Result<Self> {
+        let with_store = |config: &Config| -> Result<_> {
+            let builder = config.to_builder().session_store(MemoryStore::default());
+            Ok(Arc::new(builder.build()?))
+        };
+        Ok(Self {
+            initiator: with_store(&self.initiator)?,
+            responder: with_store(&self.responder)?,
         })
     }
 
