@@ -162,6 +162,9 @@ async fn early_data_is_there_before_the_handshake_is_complete() {
     assert!(connecting.poll_once().is_none());
     let (early_data, accept) = acceptor.accept_with_early_data(far).await.unwrap();
     assert_eq!(early_data.unwrap(), "GET /");
+    // Not told yet: a server that dies now, before it has done anything with the data, must not have
+    // said that it has it.
+    assert!(connecting.poll_once().is_none());
     let (mut client, mut server) = both(connecting.finish(), accept).await;
     assert_eq!(client.early_data(), Some(EarlyDataStatus::Accepted));
     assert_eq!(server.take_early_data(), None);

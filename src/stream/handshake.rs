@@ -193,7 +193,11 @@ impl MlsAcceptor {
     ///
     /// Early data comes from the peer of the session and is delivered once, but somebody may have
     /// held it back on the way. It has to be allowed: see [`Limits::max_early_data`].
-    /// [`MlsAcceptor::accept`] delivers it, too, later: see [`MlsStream::take_early_data`].
+    ///
+    /// The peer is told that its data was accepted in the second step, not before. What the
+    /// application stores in between it still has after a crash; data that it has fetched and not
+    /// stored is gone then, and is not delivered again. [`MlsAcceptor::accept`] delivers early data,
+    /// too, but later, when the peer knows already: see [`MlsStream::take_early_data`].
     ///
     /// # Errors
     ///
@@ -272,10 +276,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
             }
         }
         loop {
-            let sent = send(io, this.out, cx);
+            // The answer stays here until the application has the data: it says that it does.
             if until_early_data && this.early_data.is_some() {
                 return Poll::Ready(Ok(()));
             }
+            let sent = send(io, this.out, cx);
             let handshake = match this.state {
                 State::Handshaking(handshake) => handshake,
                 State::Established(_) => match sent {

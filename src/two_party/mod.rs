@@ -109,7 +109,8 @@ pub enum Event {
     HandshakeComplete,
     /// Early data that came with a request to resume, all of it (TL-08). It comes before
     /// [`Event::HandshakeComplete`]; its sender is the peer of the session, nobody else gets it
-    /// delivered again, and it may have been held back on the way.
+    /// delivered again, and it may have been held back on the way. The answer that says that it was
+    /// accepted is in `out`: what must survive a crash is stored before that is sent.
     EarlyData(Bytes),
     /// Application data, in order; never empty.
     Data(Bytes),
