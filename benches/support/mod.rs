@@ -7,7 +7,7 @@ use std::{error, sync::Arc};
 use bytes::BytesMut;
 use mls_channel::{
     CipherSuite, Config, Connection, Identity, Limits, MlsAcceptor, MlsConnector, MlsStream,
-    PinnedKeys, RekeyPolicy, ServerName, Time,
+    PinnedKeys, RekeyPolicy, ServerName, SessionStore, Time,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -59,6 +59,20 @@ impl Configs {
         Ok(Self {
             initiator: config(&client, &server, initiator)?,
             responder: config(&server, &client, responder)?,
+        })
+    }
+
+    /// The same, but each end has a store for its sessions.
+    pub(crate) fn with_stores<S>(&self, initiator: S, responder: S) -> Result<Self>
+    where
+        S: SessionStore + 'static,
+    {
+        let config = |config: &Config, store| -> Result<_> {
+            Ok(Arc::new(config.to_builder().session_store(store).build()?))
+        };
+        Ok(Self {
+            initiator: config(&self.initiator, initiator)?,
+            responder: config(&self.responder, responder)?,
         })
     }
 

@@ -14,11 +14,14 @@
 //! The peers:
 //!
 //! - **tokio-rustls** over rustls 0.23 with aws-lc-rs: TLS 1.3, TLS_AES_128_GCM_SHA256 and X25519
-//!   only, mutual authentication with self-signed Ed25519 certificates, no resumption, no tickets;
-//!   what two ends of ours do, and nothing more.
+//!   only, mutual authentication with self-signed Ed25519 certificates, no tickets; what two ends of
+//!   ours do, and nothing more. Only what resumption is compared with uses tickets: one in every
+//!   handshake, with the sessions in memory at both ends.
 //! - **plain TCP**: what no channel can beat.
 //! - **stock OpenMLS**: RustCrypto, the memory storage it comes with, `self_update()`. It sends the
 //!   messages of our rekey in the clear, so it is spared the records.
+//!
+//! Stores on disk lie in the directory for temporary files: `TMPDIR` chooses the disk.
 //!
 //! Times of the processor are those of the whole process, user and system, so of both ends.
 
