@@ -12,7 +12,7 @@ use rustls::{
     server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier},
     version::TLS13,
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::support::Result;
@@ -80,12 +80,15 @@ impl Configs {
         Ok(Self { client: Arc::new(client_config), server: Arc::new(server_config) })
     }
 
-    /// Performs a handshake over TCP. The client's end comes first.
-    pub(crate) async fn connect(
+    /// Performs a handshake over a transport. The client's end comes first.
+    pub(crate) async fn connect<IO>(
         &self,
-        near: TcpStream,
-        far: TcpStream,
-    ) -> Result<(client::TlsStream<TcpStream>, server::TlsStream<TcpStream>)> {
+        near: IO,
+        far: IO,
+    ) -> Result<(client::TlsStream<IO>, server::TlsStream<IO>)>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let connector = TlsConnector::from(Arc::clone(&self.client));
         let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
         let connecting = connector.connect(ServerName::try_from(SERVER)?, near);

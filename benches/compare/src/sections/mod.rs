@@ -1,8 +1,11 @@
 //! What is measured.
 
 mod handshake;
+mod memory;
+mod pause;
 mod rekey;
 mod traffic;
+mod work;
 
 use mls_channel::RekeyPolicy;
 use tokio::runtime::{Builder, Runtime};
@@ -21,9 +24,12 @@ pub(crate) const SECTIONS: &[(&str, Section)] = &[
     ("round-trip", traffic::round_trips),
     ("handshake", handshake::handshake_and_rekey),
     ("resumption", handshake::resumption),
+    ("work", work::rekey_work),
     ("rekeys", rekey::rekeys_over_tcp),
     ("stores", rekey::stores),
     ("bulk-while-rekeying", traffic::bulk_while_rekeying),
+    ("pause", pause::pause_of_a_stream),
+    ("memory", memory::idle_connections),
 ];
 
 fn timed_repetitions(repetitions: usize, mut work: impl FnMut() -> Result<()>) -> Result<Cost> {
