@@ -13,7 +13,7 @@ mod support;
 use std::{env, hint::black_box, process::ExitCode};
 
 use bytes::BytesMut;
-use mls_channel::{CipherSuite, Event, HandshakeKind, RekeyPolicy, Time};
+use mls_channel::{CipherSuite, Event, HandshakeKind, MemoryStore, RekeyPolicy, Time};
 
 use support::{AES, Configs, Pair, Result};
 
@@ -118,7 +118,8 @@ impl Operation {
             }
             Self::Handshake => establish(times, &configs(AES)?, HandshakeKind::Full),
             Self::Resumption => {
-                let configs = configs(AES)?.with_session_stores()?;
+                let configs =
+                    configs(AES)?.with_stores(MemoryStore::default(), MemoryStore::default())?;
                 Pair::establish(&configs)?;
                 establish(times, &configs, HandshakeKind::Resumed)
             }

@@ -6,8 +6,8 @@ use std::{error, sync::Arc};
 
 use bytes::BytesMut;
 use mls_channel::{
-    CipherSuite, Config, Connection, Identity, Limits, MemoryStore, MlsAcceptor, MlsConnector,
-    MlsStream, PinnedKeys, RekeyPolicy, ServerName, Time,
+    CipherSuite, Config, Connection, Identity, Limits, MlsAcceptor, MlsConnector, MlsStream,
+    PinnedKeys, RekeyPolicy, ServerName, SessionStore, Time,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -62,15 +62,17 @@ impl Configs {
         })
     }
 
-    /// Both ends store their sessions in memory, and resume them.
-    pub(crate) fn with_session_stores(self) -> Result<Self> {
-        let with_store = |config: &Config| -> Result<_> {
-            let builder = config.to_builder().session_store(MemoryStore::default());
-            Ok(Arc::new(builder.build()?))
+    /// The same, but each end has a store for its sessions.
+    pub(crate) fn with_stores<S>(&self, initiator: S, responder: S) -> Result<Self>
+    where
+        S: SessionStore + 'static,
+    {
+        let config = |config: &Config, store| -> Result<_> {
+            Ok(Arc::new(config.to_builder().session_store(store).build()?))
         };
         Ok(Self {
-            initiator: with_store(&self.initiator)?,
-            responder: with_store(&self.responder)?,
+            initiator: config(&self.initiator, initiator)?,
+            responder: config(&self.responder, responder)?,
         })
     }
 

@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, path::Path, process::ExitCode};
 
-use mls_channel_compare::{Options, run};
+use mls_channel_compare::{Options, hold_idle, run};
 
 fn main() -> ExitCode {
     match compare() {
@@ -18,8 +18,11 @@ fn main() -> ExitCode {
 fn compare() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut options = Options::default();
     let mut bench = false;
-    for argument in env::args().skip(1) {
+    let mut arguments = env::args().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            // Of the program itself, not of its user.
+            "--idle" => return hold_idle(arguments),
             "--bench" => bench = true,
             "--test" => options.smoke = true,
             flag if flag.starts_with('-') => {

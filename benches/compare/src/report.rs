@@ -103,7 +103,8 @@ pub(crate) fn facts() -> String {
         std::env::consts::ARCH,
         aes_hardware(),
     );
-    let crates = ["mls-channel", "openmls", "aws-lc-rs", "rustls", "tokio-rustls", "tokio"];
+    let crates =
+        ["mls-channel", "openmls", "mls-rs", "aws-lc-rs", "rustls", "tokio-rustls", "tokio"];
     for name in crates {
         if let Some(version) = locked_version(include_str!("../../../Cargo.lock"), name) {
             facts += &format!(", {name} {version}");

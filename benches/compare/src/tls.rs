@@ -4,19 +4,22 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls::{
-    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+    ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConfig,
+    ServerConnection,
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier},
     version::TLS13,
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::support::Result;
 
 const SERVER: &str = "server.example";
+/// Sessions that each end remembers, at most.
+const SESSIONS: usize = 256;
 
 /// How the two ends are configured. Each knows the other's certificate.
 pub(crate) struct Configs {
@@ -30,7 +33,18 @@ struct Credentials {
 }
 
 impl Configs {
+    /// Every connection begins with a full handshake.
     pub(crate) fn new() -> Result<Self> {
+        Self::with_sessions(None)
+    }
+
+    /// Both ends remember sessions, and the server sends a ticket in every handshake, whose use takes
+    /// a Diffie-Hellman exchange (PSK with (EC)DHE).
+    pub(crate) fn resuming() -> Result<Self> {
+        Self::with_sessions(Some(SESSIONS))
+    }
+
+    fn with_sessions(sessions: Option<usize>) -> Result<Self> {
         let provider = Arc::new(CryptoProvider {
             cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
             kx_groups: vec![aws_lc_rs::kx_group::X25519],
@@ -49,24 +63,32 @@ impl Configs {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![server.certificate], server.key)?;
-        server_config.session_storage = Arc::new(NoServerSessionStorage {});
-        server_config.send_tls13_tickets = 0;
+        server_config.session_storage = match sessions {
+            Some(sessions) => ServerSessionMemoryCache::new(sessions),
+            None => Arc::new(NoServerSessionStorage {}),
+        };
+        // A client uses a ticket once.
+        server_config.send_tls13_tickets = sessions.is_some().into();
 
         let mut client_config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
             .with_root_certificates(roots)
             .with_client_auth_cert(vec![client.certificate], client.key)?;
-        client_config.resumption = Resumption::disabled();
+        client_config.resumption =
+            sessions.map_or_else(Resumption::disabled, Resumption::in_memory_sessions);
 
         Ok(Self { client: Arc::new(client_config), server: Arc::new(server_config) })
     }
 
-    /// Performs a handshake over TCP. The client's end comes first.
-    pub(crate) async fn connect(
+    /// Performs a handshake over a transport. The client's end comes first.
+    pub(crate) async fn connect<IO>(
         &self,
-        near: TcpStream,
-        far: TcpStream,
-    ) -> Result<(client::TlsStream<TcpStream>, server::TlsStream<TcpStream>)> {
+        near: IO,
+        far: IO,
+    ) -> Result<(client::TlsStream<IO>, server::TlsStream<IO>)>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let connector = TlsConnector::from(Arc::clone(&self.client));
         let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
         let connecting = connector.connect(ServerName::try_from(SERVER)?, near);
@@ -74,7 +96,7 @@ impl Configs {
     }
 
     /// Performs a handshake in memory: when it returns, both ends have authenticated each other.
-    pub(crate) fn handshake(&self) -> Result<()> {
+    pub(crate) fn handshake(&self) -> Result<HandshakeKind> {
         let name = ServerName::try_from(SERVER)?;
         let mut client = Connection::from(ClientConnection::new(Arc::clone(&self.client), name)?);
         let mut server = Connection::from(ServerConnection::new(Arc::clone(&self.server))?);
@@ -88,7 +110,7 @@ impl Configs {
         if !authenticated(&client) || !authenticated(&server) {
             return Err("the TLS handshake did not finish".into());
         }
-        Ok(())
+        client.handshake_kind().ok_or_else(|| "the TLS handshake is of no kind".into())
     }
 }
 
@@ -129,7 +151,19 @@ mod tests {
 
     #[test]
     fn handshakes_are_mutual() {
-        Configs::new().unwrap().handshake().unwrap();
+        let configs = Configs::new().unwrap();
+        for _ in 0..2 {
+            assert_eq!(configs.handshake().unwrap(), HandshakeKind::Full);
+        }
+    }
+
+    #[test]
+    fn sessions_are_resumed_again_and_again() {
+        let configs = Configs::resuming().unwrap();
+        assert_eq!(configs.handshake().unwrap(), HandshakeKind::Full);
+        for _ in 0..3 {
+            assert_eq!(configs.handshake().unwrap(), HandshakeKind::Resumed);
+        }
     }
 
     #[test]

@@ -1,32 +1,18 @@
-//! What is measured.
+//! Application data: throughput and round trips.
 
 use mls_channel::RekeyPolicy;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    runtime::{Builder, Runtime},
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::{one_thread, two_threads, warm_up};
 use crate::{
     measure::{Cost, Effort, Samples, Stopwatch},
     report::{Goal, Report},
-    stock::{self, RatchetTree},
     support::{
-        AES, Configs, Pair, Result,
+        AES, Configs, Result,
         traffic::{bulk, echo, tcp_pair},
     },
     tls,
 };
-
-type Section = fn(Effort, &mut Report) -> Result<()>;
-
-/// The sections by name, in the order in which they are measured.
-pub(crate) const SECTIONS: &[(&str, Section)] = &[
-    ("bulk", bulk_over_tcp),
-    ("round-trip", round_trips),
-    ("handshake", handshake_and_rekey),
-    ("rekeys", rekeys_over_tcp),
-    ("bulk-while-rekeying", bulk_while_rekeying),
-];
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -37,7 +23,7 @@ const MESSAGE: usize = 64;
 const REKEY_EVERY: usize = 64 * MIB;
 
 /// Throughput in one direction, with a task for each end on two threads.
-fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
+pub(super) fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
     let runtime = two_threads()?;
     let configs = Configs::new(AES)?;
     let tls_configs = tls::Configs::new()?;
@@ -91,7 +77,7 @@ fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
 }
 
 /// 64 bytes there and back, with both ends on one thread.
-fn round_trips(effort: Effort, report: &mut Report) -> Result<()> {
+pub(super) fn round_trips(effort: Effort, report: &mut Report) -> Result<()> {
     let runtime = one_thread()?;
     let configs = Configs::new(AES)?;
     let tls_configs = tls::Configs::new()?;
@@ -125,71 +111,8 @@ fn round_trips(effort: Effort, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The work of both ends in memory: a handshake, and a rekey of one side.
-fn handshake_and_rekey(effort: Effort, report: &mut Report) -> Result<()> {
-    let configs = Configs::new(AES)?;
-    let manual = manual_configs()?;
-    let tls_configs = tls::Configs::new()?;
-    let repetitions = effort.amount(1_000);
-    let [handshake, tls, rekey] = effort.alternate([
-        &mut || timed_repetitions(repetitions, || Pair::establish(&configs).map(drop)),
-        &mut || timed_repetitions(repetitions, || tls_configs.handshake()),
-        &mut || {
-            let mut pair = Pair::establish(&manual)?;
-            timed_repetitions(repetitions, || pair.rekey())
-        },
-    ])?;
-    let work = |samples: &Samples| samples.cpu() / repetitions as f64 * 1e6;
-    let (handshake, tls, rekey) = (work(&handshake), work(&tls), work(&rekey));
-    report.add("handshake / TLS handshake", "us", handshake, tls, Goal::AtMost(1.6));
-    report.add("rekey / TLS handshake", "us", rekey, tls, Goal::AtMost(0.9));
-    Ok(())
-}
-
-/// Rekeys of one side, one after the other, with both ends on one thread.
-fn rekeys_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
-    let runtime = one_thread()?;
-    let configs = manual_configs()?;
-    let rekeys = effort.amount(1_000);
-    let stock_run = |tree| {
-        runtime.block_on(async {
-            let pair = stock::Pair::connect(tree).await?.rekey(warm_up(rekeys)).await?;
-            let stopwatch = Stopwatch::start();
-            let _pair = pair.rekey(rekeys).await?;
-            Ok(stopwatch.stop())
-        })
-    };
-    let [ours, stock, lean] = effort.alternate([
-        &mut || {
-            runtime.block_on(async {
-                let (near, far) = tcp_pair().await?;
-                let (mut near, mut far) = configs.connect(near, far).await?;
-                // The far end has to do nothing but read.
-                let reading = tokio::spawn(async move { far.read_u8().await });
-                for _ in 0..warm_up(rekeys) {
-                    near.rekey().await?;
-                }
-                let stopwatch = Stopwatch::start();
-                for _ in 0..rekeys {
-                    near.rekey().await?;
-                }
-                let cost = stopwatch.stop();
-                reading.abort();
-                Ok(cost)
-            })
-        },
-        &mut || stock_run(RatchetTree::InWelcome),
-        &mut || stock_run(RatchetTree::Apart),
-    ])?;
-    let rate = |samples: &Samples| rekeys as f64 / samples.wall();
-    let (ours, stock, lean) = (rate(&ours), rate(&stock), rate(&lean));
-    report.add("rekeys over TCP / stock OpenMLS", "1/s", ours, stock, Goal::AtLeast(2.2));
-    report.add("rekeys over TCP / the same without GroupInfo", "1/s", ours, lean, Goal::None);
-    Ok(())
-}
-
 /// Throughput while the sender updates every 64 MiB, against throughput without.
-fn bulk_while_rekeying(effort: Effort, report: &mut Report) -> Result<()> {
+pub(super) fn bulk_while_rekeying(effort: Effort, report: &mut Report) -> Result<()> {
     let runtime = two_threads()?;
     let interval = effort.amount(REKEY_EVERY);
     let total = effort.amount(1024 * MIB);
@@ -240,34 +163,4 @@ where
     let stopwatch = Stopwatch::start();
     let _ends = echo(near, far, MESSAGE, rounds as u64).await?;
     Ok(stopwatch.stop())
-}
-
-fn timed_repetitions(repetitions: usize, mut work: impl FnMut() -> Result<()>) -> Result<Cost> {
-    for _ in 0..warm_up(repetitions) {
-        work()?;
-    }
-    let stopwatch = Stopwatch::start();
-    for _ in 0..repetitions {
-        work()?;
-    }
-    Ok(stopwatch.stop())
-}
-
-/// How much of an amount of work comes before the measurement, on the same connection.
-fn warm_up(amount: usize) -> usize {
-    (amount / 8).max(1)
-}
-
-/// Ends that update when they are told to.
-fn manual_configs() -> Result<Configs> {
-    let manual = RekeyPolicy::manual();
-    Configs::with_policies(AES, manual, manual)
-}
-
-fn one_thread() -> Result<Runtime> {
-    Ok(Builder::new_current_thread().enable_all().build()?)
-}
-
-fn two_threads() -> Result<Runtime> {
-    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
