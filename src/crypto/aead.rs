@@ -89,6 +89,86 @@ impl AeadKey {
         }
     }
 
+    /// Encrypts `data` and after it `last` into `out`, and appends the tag. `out` is one byte and a tag
+    /// longer than `data`.
+    #[inline]
+    pub(crate) fn seal_into(
+        &self,
+        nonce: [u8; 12],
+        aad: &[u8],
+        data: &[u8],
+        last: u8,
+        out: &mut [u8],
+    ) -> Result<(), CryptoError> {
+        let (content, tag) = out.split_last_chunk_mut::<TAG_LEN>().ok_or(SEAL_FAILED)?;
+        let (last_out, data_out) = content.split_last_mut().ok_or(SEAL_FAILED)?;
+        if data_out.len() != data.len() {
+            return Err(SEAL_FAILED);
+        }
+        match &self.0 {
+            #[cfg(feature = "aws-lc")]
+            Inner::AwsLc(key) => {
+                let nonce = lc::Nonce::assume_unique_for_key(nonce);
+                let mut rest = [0; 1 + TAG_LEN];
+                key.seal_out_of_place_scatter(
+                    nonce,
+                    lc::Aad::from(aad),
+                    data,
+                    data_out,
+                    &[last],
+                    &mut rest,
+                )
+                .map_err(|_| SEAL_FAILED)?;
+                let [last_sealed, tag_sealed @ ..] = rest;
+                (*last_out, *tag) = (last_sealed, tag_sealed);
+            }
+            Inner::Aes128Gcm(_) | Inner::ChaCha20Poly1305(_) => {
+                data_out.copy_from_slice(data);
+                *last_out = last;
+                *tag = self.seal_in_place(nonce, aad, content)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decrypts `sealed`, a ciphertext followed by its tag, into `out`, which is as long as the
+    /// ciphertext. On failure `out` is erased.
+    #[inline]
+    pub(crate) fn open_into(
+        &self,
+        nonce: [u8; 12],
+        aad: &[u8],
+        sealed: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), OpenFailed> {
+        let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(OpenFailed)?;
+        if ciphertext.len() != out.len() {
+            return Err(OpenFailed);
+        }
+        let opened = match &self.0 {
+            #[cfg(feature = "aws-lc")]
+            Inner::AwsLc(key) => {
+                let nonce = lc::Nonce::assume_unique_for_key(nonce);
+                key.open_separate_gather(nonce, lc::Aad::from(aad), ciphertext, tag, out)
+                    .map_err(|_| OpenFailed)
+            }
+            Inner::Aes128Gcm(key) => {
+                out.copy_from_slice(ciphertext);
+                key.decrypt_in_place_detached(&nonce.into(), aad, out, tag.into())
+                    .map_err(|_| OpenFailed)
+            }
+            Inner::ChaCha20Poly1305(key) => {
+                out.copy_from_slice(ciphertext);
+                key.decrypt_in_place_detached(&nonce.into(), aad, out, tag.into())
+                    .map_err(|_| OpenFailed)
+            }
+        };
+        if opened.is_err() {
+            out.fill(0);
+        }
+        opened
+    }
+
     /// Decrypts `data`, a ciphertext followed by its tag, in place. Returns the length of the
     /// plaintext, which is at the front of `data`.
     ///

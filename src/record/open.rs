@@ -5,7 +5,7 @@ use bytes::{Buf, BytesMut};
 use super::keys::RecordKey;
 use crate::{
     error::{Error, InvalidMessage, PeerMisbehaved},
-    wire::{ContentType, MAX_PLAINTEXT, Record, TAG_LEN},
+    wire::{ContentType, MAX_PLAINTEXT, Record, RecordHeader, TAG_LEN},
 };
 
 /// Opens records under the key of one epoch, and keeps the next one at hand when it is known.
@@ -50,31 +50,46 @@ impl ReceivePath {
     /// Opens a TLSCiphertext in place (RFC 8446, section 5.2).
     pub(crate) fn open(&mut self, record: Record) -> Result<Opened, Error> {
         let Record { content_type, header, payload: mut content } = record;
-        if content_type != ContentType::ApplicationData {
-            return Err(PeerMisbehaved::UnexpectedRecord("unprotected").into());
-        }
-        if content.len() < 1 + TAG_LEN {
-            return Err(InvalidMessage::RecordTooShort.into());
-        }
+        self.check(content_type, content.len())?;
         let key = &mut self.current;
-        if key.remaining() == 0 {
-            return Err(PeerMisbehaved::BadRecordMac.into());
-        }
         let length = key
             .aead
             .open_in_place(key.nonce(), &header, &mut content)
             .map_err(|_| PeerMisbehaved::BadRecordMac)?;
         key.advance();
-        if length > MAX_PLAINTEXT + 1 {
-            return Err(InvalidMessage::RecordTooLong(length).into());
-        }
+        let (content_type, length) = inner(&content[..length])?;
         content.truncate(length);
-        let Some(last) = content.iter().rposition(|&byte| byte != 0) else {
-            return Err(InvalidMessage::MissingContentType.into());
-        };
-        let content_type = ContentType::from_u8(content[last])?;
-        content.truncate(last);
         Ok(Opened { content_type, content })
+    }
+
+    /// Opens the TLSCiphertext with this header and payload into `out`, which is a tag shorter than
+    /// the payload. Gives the type and the length of the content, which is at the front of `out`.
+    pub(crate) fn open_into(
+        &mut self,
+        header: RecordHeader,
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<(ContentType, usize), Error> {
+        self.check(header.content_type, payload.len())?;
+        let key = &mut self.current;
+        key.aead
+            .open_into(key.nonce(), &header.encode(), payload, out)
+            .map_err(|_| PeerMisbehaved::BadRecordMac)?;
+        key.advance();
+        Ok(inner(out)?)
+    }
+
+    fn check(&self, content_type: ContentType, length: usize) -> Result<(), Error> {
+        if content_type != ContentType::ApplicationData {
+            return Err(PeerMisbehaved::UnexpectedRecord("unprotected").into());
+        }
+        if length < 1 + TAG_LEN {
+            return Err(InvalidMessage::RecordTooShort.into());
+        }
+        if self.current.remaining() == 0 {
+            return Err(PeerMisbehaved::BadRecordMac.into());
+        }
+        Ok(())
     }
 
     #[cfg(test)]
@@ -86,6 +101,16 @@ impl ReceivePath {
     pub(crate) fn current_mut(&mut self) -> &mut RecordKey {
         &mut self.current
     }
+}
+
+/// The type and the length of what is in a TLSInnerPlaintext.
+fn inner(plaintext: &[u8]) -> Result<(ContentType, usize), InvalidMessage> {
+    if plaintext.len() > MAX_PLAINTEXT + 1 {
+        return Err(InvalidMessage::RecordTooLong(plaintext.len()));
+    }
+    let last = plaintext.iter().rposition(|&byte| byte != 0);
+    let length = last.ok_or(InvalidMessage::MissingContentType)?;
+    Ok((ContentType::from_u8(plaintext[length])?, length))
 }
 
 impl Opened {

@@ -109,7 +109,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MlsStream<IO> {
         while self.reading.needs_help() && self.read.check_read_ahead().is_ok() {
             // An error is the reader's to see; if it is fatal, the sending half knows it already.
             match self.poll_progress(Side::Helper, cx) {
-                Poll::Ready(Ok(Progress::Data | Progress::Control)) => {}
+                Poll::Ready(Ok(Progress::Data | Progress::Control | Progress::Input)) => {}
                 _ => break,
             }
         }
@@ -356,7 +356,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MlsStream<IO> {
         }
         while !this.read.is_settled(this.write.closing()) {
             match ready!(this.poll_progress(Side::Helper, cx)) {
-                Ok(Progress::Data | Progress::Control) => {}
+                Ok(Progress::Data | Progress::Control | Progress::Input) => {}
                 // Nothing more will come to be waited for.
                 Ok(Progress::End) | Err(_) => break,
             }

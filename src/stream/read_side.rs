@@ -15,7 +15,7 @@ use tokio::{io::ReadBuf, time::Sleep};
 use super::wake::{Direction, Side};
 use crate::{
     error::{ApiMisuse, Error},
-    two_party::{Control, Incoming, KeyChange, Receiver},
+    two_party::{Control, Incoming, IncomingInto, KeyChange, Receiver},
 };
 
 /// Sizes of one read from the transport. Many records at once are cheap; an idle connection should
@@ -76,6 +76,8 @@ pub(super) enum Progress {
     Data,
     /// A control message was dealt with.
     Control,
+    /// Something has arrived, which the owner may want to open in its own way.
+    Input,
     /// The peer has closed; nothing more will come.
     End,
 }
@@ -159,6 +161,9 @@ impl ReadSide {
                 continue;
             }
             ready!(self.poll_fill(ends, direction, side, cx))?;
+            if side == Side::Owner {
+                return Poll::Ready(Ok(Progress::Input));
+            }
         }
     }
 
@@ -222,8 +227,29 @@ impl ReadSide {
         timer.as_mut().poll(&mut cx).is_ready().then_some(passed)
     }
 
+    /// Opens the next record into the reader's buffer if it is here and there is room for it. True if
+    /// there may be another one.
+    fn open_into(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        if self.control.is_some() || self.failed.is_some() {
+            return false;
+        }
+        let Some(length) = self.receiver.next_len(&self.input) else {
+            return false;
+        };
+        if length > buf.remaining() {
+            return false;
+        }
+        match self.receiver.next_into(&mut self.input, buf.initialize_unfilled_to(length)) {
+            Ok(Some(IncomingInto::Data(length))) => buf.advance(length),
+            Ok(Some(IncomingInto::Control(control))) => self.control = Some(control),
+            Ok(None) => {}
+            Err(error) => self.control = Some(Control::Failure(error)),
+        }
+        true
+    }
+
     /// Opens another record that is already here, if it is data.
-    pub(super) fn open_buffered(&mut self) -> bool {
+    fn open_buffered(&mut self) -> bool {
         if self.control.is_some() || self.failed.is_some() {
             return false;
         }
@@ -262,13 +288,13 @@ impl ReadSide {
         Some(data)
     }
 
-    /// Copies unread data, and records that are already here, into the reader's buffer. True if
-    /// anything was copied.
+    /// Puts unread data, and records that are already here, into the reader's buffer. True if
+    /// there was anything.
     pub(super) fn copy_to(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let before = buf.filled().len();
         while buf.remaining() > 0 {
             let Some(unread) = self.unread() else {
-                if buf.filled().len() > before && self.open_buffered() {
+                if self.open_into(buf) || (buf.filled().len() > before && self.open_buffered()) {
                     continue;
                 }
                 break;

@@ -156,7 +156,7 @@ impl<IO: IntoSplit> Inner<IO> {
             let mut rest = Holding { io, write_io, write, inner: self };
             let progress = read.poll_progress(&mut rest, &self.reading, Side::Helper, cx);
             match ready!(progress)? {
-                Progress::Data => {}
+                Progress::Data | Progress::Input => {}
                 Progress::Control => return Poll::Ready(Ok(())),
                 Progress::End => {
                     return Poll::Ready(Err(Error::from(ApiMisuse::PeerClosed).into()));
@@ -502,7 +502,7 @@ impl<IO: IntoSplit> AsyncWrite for OwnedWriteHalf<IO> {
             while !read.is_settled(write.closing()) {
                 let mut rest = Holding { io: read_io, write_io: io, write, inner };
                 match ready!(read.poll_progress(&mut rest, &inner.reading, Side::Helper, cx)) {
-                    Ok(Progress::Data | Progress::Control) => {}
+                    Ok(Progress::Data | Progress::Control | Progress::Input) => {}
                     // Nothing more will come to be waited for.
                     Ok(Progress::End) | Err(_) => break,
                 }

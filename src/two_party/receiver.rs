@@ -2,13 +2,16 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 
 use super::shared::Shared;
 use crate::{
     error::{Error, InvalidMessage, PeerMisbehaved},
     record::{Opened, ReceivePath, RecordKey},
-    wire::{Alert, AlertDescription, ContentType, MessageAssembler, Record, TwoPartyMessage},
+    wire::{
+        Alert, AlertDescription, ContentType, HEADER_LEN, MessageAssembler, Record, RecordHeader,
+        TAG_LEN, TwoPartyMessage,
+    },
 };
 
 /// Empty records in a row that are put up with.
@@ -33,6 +36,13 @@ pub(crate) struct Receiver {
 pub(crate) enum Incoming {
     /// Application data, never empty.
     Data(BytesMut),
+    Control(Control),
+}
+
+/// What a record brought that was opened into somebody's buffer.
+pub(crate) enum IncomingInto {
+    /// So many bytes of application data.
+    Data(usize),
     Control(Control),
 }
 
@@ -90,32 +100,76 @@ impl Receiver {
         }
     }
 
+    /// How much room [`Receiver::next_into`] needs for the record at the front of `input`. `None`: it is
+    /// not whole, or [`Receiver::next`] has to look at it.
+    pub(crate) fn next_len(&self, input: &[u8]) -> Option<usize> {
+        let header = RecordHeader::at_front(input).ok()??;
+        let whole = input.len() >= HEADER_LEN + header.length;
+        header.length.checked_sub(TAG_LEN).filter(|length| whole && *length > 0)
+    }
+
+    /// As [`Receiver::next`] for a single record, but opens it into `out`, of
+    /// [`Receiver::next_len`] bytes. Application data is at the front of `out` then; whatever else was
+    /// in there is erased.
+    pub(crate) fn next_into(
+        &mut self,
+        input: &mut BytesMut,
+        out: &mut [u8],
+    ) -> Result<Option<IncomingInto>, Error> {
+        if let Some(attention) = self.attention() {
+            return Ok(Some(IncomingInto::Control(attention)));
+        }
+        let Some(header) = RecordHeader::at_front(input)? else {
+            return Ok(None);
+        };
+        let payload = &input[HEADER_LEN..HEADER_LEN + header.length];
+        let (content_type, length) = self.path.open_into(header, payload, out)?;
+        input.advance(HEADER_LEN + header.length);
+        if content_type == ContentType::ApplicationData {
+            return Ok(self.count_data(length)?.then_some(IncomingInto::Data(length)));
+        }
+        let content = BytesMut::from(&out[..length]);
+        out.fill(0);
+        Ok(match self.handle_opened(Opened { content_type, content })? {
+            Some(Incoming::Control(control)) => Some(IncomingInto::Control(control)),
+            Some(Incoming::Data(_)) | None => None,
+        })
+    }
+
     /// Opens one record.
     pub(crate) fn handle_record(&mut self, record: Record) -> Result<Option<Incoming>, Error> {
         let opened = self.path.open(record)?;
+        self.handle_opened(opened)
+    }
+
+    fn handle_opened(&mut self, opened: Opened) -> Result<Option<Incoming>, Error> {
         match opened.content_type {
-            ContentType::ApplicationData => self.handle_data(opened),
+            ContentType::ApplicationData => {
+                let any = self.count_data(opened.content.len())?;
+                Ok(any.then_some(Incoming::Data(opened.content)))
+            }
             ContentType::Handshake => self.handle_handshake(&opened),
             ContentType::Alert => self.handle_alert(&opened),
         }
     }
 
-    fn handle_data(&mut self, opened: Opened) -> Result<Option<Incoming>, Error> {
+    /// Application data has arrived, in its place. False if there was none in its record.
+    fn count_data(&mut self, length: usize) -> Result<bool, Error> {
         if !self.assembler.is_empty() {
             return Err(PeerMisbehaved::MisalignedMessage.into());
         }
-        if opened.is_empty() {
+        if length == 0 {
             self.count_empty()?;
-            return Ok(None);
+            return Ok(false);
         }
         if self.closed {
             return Err(PeerMisbehaved::DataAfterClose.into());
         }
         self.empty_records = 0;
         let counters = &self.shared.counters;
-        counters.bytes_received.add(opened.content.len() as u64);
+        counters.bytes_received.add(length as u64);
         counters.records_received.add(1);
-        Ok(Some(Incoming::Data(opened.content)))
+        Ok(true)
     }
 
     fn handle_handshake(&mut self, opened: &Opened) -> Result<Option<Incoming>, Error> {

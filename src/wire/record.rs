@@ -114,7 +114,7 @@ impl RecordHeader {
     /// Refuses what cannot become a header as early as it shows: an unknown type at the first
     /// byte, a wrong version at the third. A peer of another protocol may be waiting for an
     /// answer and never send five bytes.
-    fn at_front(input: &[u8]) -> Result<Option<Self>, InvalidMessage> {
+    pub(crate) fn at_front(input: &[u8]) -> Result<Option<Self>, InvalidMessage> {
         if let Some(header) = input.first_chunk() {
             return Self::decode(header).map(Some);
         }
