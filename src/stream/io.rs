@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 use zeroize::Zeroizing;
@@ -253,8 +253,13 @@ impl<IO> MlsStream<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Ends for Rest<'_, IO> {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
-        poll_read_buf(Pin::new(&mut *self.io), cx, buf)
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(&mut *self.io), cx, &mut buf.limit(limit))
     }
 
     fn poll_control(

@@ -5,6 +5,7 @@ mod handshake;
 mod io;
 mod listener;
 mod read_side;
+mod scratch;
 mod split;
 mod wake;
 mod write_side;

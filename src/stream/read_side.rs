@@ -12,16 +12,22 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::{io::ReadBuf, time::Sleep};
 
-use super::wake::{Direction, Side};
+use super::{
+    scratch::{self, READ_CAPACITY},
+    wake::{Direction, Side},
+};
 use crate::{
     error::{ApiMisuse, Error},
     two_party::{Control, Incoming, IncomingInto, KeyChange, Receiver},
 };
 
-/// Sizes of one read from the transport. Many records at once are cheap; an idle connection should
-/// not pay for them.
+/// Sizes of one read from the transport. Many records at once are cheap; a transport that clears what
+/// it is offered should not have to clear more than it fills.
 const MIN_READ: usize = 8 * 1024;
-const MAX_READ: usize = 256 * 1024;
+const MAX_READ: usize = READ_CAPACITY;
+
+/// Shorter data is copied out of the buffer before it is handed out: it would hold all of the buffer.
+const MIN_SHARED: usize = READ_CAPACITY / 64;
 
 /// Received bytes, opened data that nobody has read yet, and the machine between them.
 pub(super) struct ReadSide {
@@ -40,8 +46,13 @@ pub(super) struct ReadSide {
 
 /// The rest of the stream as the receiving half sees it: the transport and the sending half.
 pub(super) trait Ends {
-    /// Reads from the transport.
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>>;
+    /// Reads at most `limit` bytes from the transport.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        limit: usize,
+    ) -> Poll<io::Result<usize>>;
 
     /// Deals with a control message, taking it, and sends what comes of it. `Pending`: someone
     /// else has the sending half; `control` is untouched.
@@ -202,17 +213,33 @@ impl ReadSide {
         side: Side,
         cx: &Context<'_>,
     ) -> Poll<io::Result<()>> {
-        self.input.reserve(self.read_size);
-        let room = self.input.capacity() - self.input.len();
-        let length = ready!(direction.poll(side, cx, |cx| ends.poll_read(cx, &mut self.input)))?;
+        if self.input.capacity() == 0 {
+            self.input = scratch::take_read();
+        }
+        let limit = self.read_size.min(MAX_READ.saturating_sub(self.input.len())).max(MIN_READ);
+        if self.input.capacity() - self.input.len() < limit {
+            self.input.reserve(limit);
+        }
+        let polled = direction.poll(side, cx, |cx| ends.poll_read(cx, &mut self.input, limit));
+        if polled.is_pending() {
+            self.release();
+        }
+        let length = ready!(polled)?;
         if length == 0 {
             self.end = true;
-        } else if length == room {
+        } else if length == limit {
             self.read_size = (self.read_size * 2).min(MAX_READ);
         } else if length < self.read_size / 8 {
             self.read_size = (self.read_size / 2).max(MIN_READ);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Gives the buffer back if nothing is in it.
+    fn release(&mut self) {
+        if self.input.is_empty() && self.unread.is_empty() && self.input.capacity() > 0 {
+            scratch::give_read(&mut self.input);
+        }
     }
 
     /// Gives the deadline when it has passed. Registers the task otherwise.
@@ -279,12 +306,17 @@ impl ReadSide {
             amount -= front.len();
             self.unread.pop_front();
         }
+        self.release();
     }
 
-    /// Takes the oldest unread data, without a copy.
+    /// Takes the oldest unread data, without a copy if it is long.
     pub(super) fn pop(&mut self) -> Option<BytesMut> {
-        let data = self.unread.pop_front()?;
+        let mut data = self.unread.pop_front()?;
         self.unread_bytes -= data.len();
+        if data.len() < MIN_SHARED {
+            data = BytesMut::from(&data[..]);
+        }
+        self.release();
         Some(data)
     }
 
@@ -303,6 +335,7 @@ impl ReadSide {
             buf.put_slice(&unread[..length]);
             self.consume(length);
         }
+        self.release();
         buf.filled().len() > before
     }
 
@@ -310,6 +343,7 @@ impl ReadSide {
     pub(super) fn discard(&mut self) {
         self.unread.clear();
         self.unread_bytes = 0;
+        self.release();
     }
 
     /// Whether more may be read ahead of the application.

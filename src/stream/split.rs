@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 use tokio::{
     io::{AsyncBufRead, AsyncRead, AsyncWrite, DuplexStream, Join, ReadBuf, ReadHalf, WriteHalf},
     net::{TcpStream, tcp},
@@ -347,8 +347,13 @@ impl<IO: IntoSplit> Drop for OwnedReadHalf<IO> {
 }
 
 impl<IO: IntoSplit> Ends for Borrowing<'_, IO> {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
-        poll_read_buf(Pin::new(&mut *self.io), cx, buf)
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(&mut *self.io), cx, &mut buf.limit(limit))
     }
 
     fn poll_control(
@@ -393,8 +398,13 @@ impl<IO: IntoSplit> Ends for Borrowing<'_, IO> {
 }
 
 impl<IO: IntoSplit> Ends for Holding<'_, IO> {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
-        poll_read_buf(Pin::new(&mut *self.io), cx, buf)
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(&mut *self.io), cx, &mut buf.limit(limit))
     }
 
     fn poll_control(

@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 
 use super::{
     read_side::Closing,
+    scratch,
     wake::{Direction, Side},
 };
 use crate::{
@@ -62,6 +63,7 @@ impl WriteSide {
         if self.out.len() >= self.limit {
             ready!(self.poll_drain(io, direction, Side::Owner, cx))?;
         }
+        self.prepare();
         let mut accepted = 0;
         for buf in bufs {
             let room = self.limit.saturating_sub(self.out.len());
@@ -83,8 +85,16 @@ impl WriteSide {
     /// Seals all of the data, whatever the limit; [`WriteSide::has_room`] was asked before.
     pub(super) fn seal_all(&mut self, data: &[u8]) -> io::Result<()> {
         self.check_timeout()?;
+        self.prepare();
         self.sender.write(data, &mut self.out)?;
         Ok(self.sender.poll_update(&mut self.out)?)
+    }
+
+    /// Gets a buffer if there is none.
+    fn prepare(&mut self) {
+        if self.out.capacity() == 0 {
+            self.out = scratch::take_write();
+        }
     }
 
     /// Sends all that is sealed and flushes the transport.
@@ -117,6 +127,9 @@ impl WriteSide {
         });
         if let Poll::Ready(Err(error)) = &result {
             self.broken = Some(error.kind());
+        }
+        if self.out.is_empty() {
+            scratch::give_write(&mut self.out);
         }
         result
     }
