@@ -1,6 +1,6 @@
 //! The receiving direction.
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use super::keys::RecordKey;
 use crate::{
@@ -49,21 +49,31 @@ impl ReceivePath {
 
     /// Opens a TLSCiphertext in place (RFC 8446, section 5.2).
     pub(crate) fn open(&mut self, record: Record) -> Result<Opened, Error> {
-        let Record { content_type, header, payload: mut content } = record;
-        self.check(content_type, content.len())?;
-        let key = &mut self.current;
-        let length = key
-            .aead
-            .open_in_place(key.nonce(), &header, &mut content)
-            .map_err(|_| PeerMisbehaved::BadRecordMac)?;
-        key.advance();
-        let (content_type, length) = inner(&content[..length])?;
+        let Record { content_type, header: _, payload: mut content } = record;
+        let header = RecordHeader { content_type, length: content.len() };
+        let (content_type, length) = self.open_in_place(header, &mut content)?;
         content.truncate(length);
         Ok(Opened { content_type, content })
     }
 
-    /// Opens the TLSCiphertext with this header and payload into `out`, which is a tag shorter than
-    /// the payload. Gives the type and the length of the content, which is at the front of `out`.
+    /// Opens the TLSCiphertext with this header and payload. Gives the type and the length of the
+    /// content, which is at the front of `payload`.
+    pub(crate) fn open_in_place(
+        &mut self,
+        header: RecordHeader,
+        payload: &mut [u8],
+    ) -> Result<(ContentType, usize), Error> {
+        self.check(header.content_type, payload.len())?;
+        let key = &mut self.current;
+        let length = key
+            .aead
+            .open_in_place(key.nonce(), &header.encode(), payload)
+            .map_err(|_| PeerMisbehaved::BadRecordMac)?;
+        key.advance();
+        Ok(inner(&payload[..length])?)
+    }
+
+    /// As [`ReceivePath::open_in_place`], into `out`, which is a tag shorter than the payload.
     pub(crate) fn open_into(
         &mut self,
         header: RecordHeader,
@@ -111,11 +121,4 @@ fn inner(plaintext: &[u8]) -> Result<(ContentType, usize), InvalidMessage> {
     let last = plaintext.iter().rposition(|&byte| byte != 0);
     let length = last.ok_or(InvalidMessage::MissingContentType)?;
     Ok((ContentType::from_u8(plaintext[length])?, length))
-}
-
-impl Opened {
-    /// The whole content of an alert or a handshake fragment, copied out.
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.content.has_remaining()
-    }
 }

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     error::{ApiMisuse, Error},
-    two_party::{Control, Incoming, IncomingInto, KeyChange, Receiver},
+    two_party::{Control, Front, Incoming, KeyChange, Receiver},
+    wire::{HEADER_LEN, TAG_LEN},
 };
 
 /// Sizes of one read from the transport. Many records at once are cheap; a transport that clears what
@@ -254,22 +255,36 @@ impl ReadSide {
         timer.as_mut().poll(&mut cx).is_ready().then_some(passed)
     }
 
-    /// Opens the next record into the reader's buffer if it is here and there is room for it. True if
-    /// there may be another one.
-    fn open_into(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+    /// Opens the next record for the reader if it is here and there is room for it, straight into the
+    /// reader's buffer if there is room for the type of its content as well. True if there may be
+    /// another one.
+    fn open_for(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         if self.control.is_some() || self.failed.is_some() {
             return false;
         }
         let Some(length) = self.receiver.next_len(&self.input) else {
             return false;
         };
-        if length > buf.remaining() {
+        if let Some(attention) = self.receiver.attention() {
+            self.control = Some(attention);
             return false;
         }
-        match self.receiver.next_into(&mut self.input, buf.initialize_unfilled_to(length)) {
-            Ok(Some(IncomingInto::Data(length))) => buf.advance(length),
-            Ok(Some(IncomingInto::Control(control))) => self.control = Some(control),
-            Ok(None) => {}
+        let front = if length <= buf.remaining() {
+            let out = buf.initialize_unfilled_to(length);
+            self.receiver.next_into(&mut self.input, out)
+        } else if length <= buf.remaining() + 1 {
+            self.receiver.open_front(&mut self.input)
+        } else {
+            return false;
+        };
+        match front {
+            Ok(Front::Data(data)) if length <= buf.remaining() => buf.advance(data),
+            Ok(Front::Data(data)) => {
+                buf.put_slice(&self.input[HEADER_LEN..HEADER_LEN + data]);
+                self.input.advance(HEADER_LEN + length + TAG_LEN);
+            }
+            Ok(Front::Control(control)) => self.control = Some(control),
+            Ok(Front::Nothing | Front::Incomplete) => {}
             Err(error) => self.control = Some(Control::Failure(error)),
         }
         true
@@ -326,7 +341,7 @@ impl ReadSide {
         let before = buf.filled().len();
         while buf.remaining() > 0 {
             let Some(unread) = self.unread() else {
-                if self.open_into(buf) || (buf.filled().len() > before && self.open_buffered()) {
+                if self.open_for(buf) || (buf.filled().len() > before && self.open_buffered()) {
                     continue;
                 }
                 break;

@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use zeroize::Zeroizing;
 
 #[cfg(feature = "tokio")]
-pub(crate) use self::receiver::{IncomingInto, KeyChange, Receiver};
+pub(crate) use self::receiver::{Front, KeyChange, Receiver};
 pub use self::shared::{EarlyDataStatus, HandshakeKind, Statistics};
 pub(crate) use self::{
     established::Established,

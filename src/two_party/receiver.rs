@@ -39,11 +39,15 @@ pub(crate) enum Incoming {
     Control(Control),
 }
 
-/// What a record brought that was opened into somebody's buffer.
-pub(crate) enum IncomingInto {
-    /// So many bytes of application data.
+/// What the record at the front of the input was.
+pub(crate) enum Front {
+    /// So many bytes of application data, never none.
     Data(usize),
     Control(Control),
+    /// Nothing that anybody has to deal with.
+    Nothing,
+    /// It has not arrived as a whole.
+    Incomplete,
 }
 
 /// What the sending side has to deal with.
@@ -91,13 +95,34 @@ impl Receiver {
             if let Some(attention) = self.attention() {
                 return Ok(Some(Incoming::Control(attention)));
             }
-            let Some(record) = Record::split_from(input)? else {
-                return Ok(None);
-            };
-            if let Some(incoming) = self.handle_record(record)? {
-                return Ok(Some(incoming));
+            match self.open_front(input)? {
+                Front::Data(length) => {
+                    let record =
+                        Record::split_from(input)?.ok_or(InvalidMessage::RecordTooShort)?;
+                    let mut content = record.into_payload();
+                    content.truncate(length);
+                    return Ok(Some(Incoming::Data(content)));
+                }
+                Front::Control(control) => return Ok(Some(Incoming::Control(control))),
+                Front::Nothing => {}
+                Front::Incomplete => return Ok(None),
             }
         }
+    }
+
+    /// Opens the record at the front of `input` in place.
+    pub(crate) fn open_front(&mut self, input: &mut BytesMut) -> Result<Front, Error> {
+        let header = match RecordHeader::at_front(input)? {
+            Some(header) if input.len() >= HEADER_LEN + header.length => header,
+            _ => return Ok(Front::Incomplete),
+        };
+        let payload = &mut input[HEADER_LEN..HEADER_LEN + header.length];
+        let (content_type, length) = self.path.open_in_place(header, payload)?;
+        let front = self.handle_content(content_type, &payload[..length])?;
+        if !matches!(front, Front::Data(_)) {
+            input.advance(HEADER_LEN + header.length);
+        }
+        Ok(front)
     }
 
     /// How much room [`Receiver::next_into`] needs for the record at the front of `input`. `None`: it is
@@ -108,49 +133,54 @@ impl Receiver {
         header.length.checked_sub(TAG_LEN).filter(|length| whole && *length > 0)
     }
 
-    /// As [`Receiver::next`] for a single record, but opens it into `out`, of
-    /// [`Receiver::next_len`] bytes. Application data is at the front of `out` then; whatever else was
-    /// in there is erased.
+    /// Opens the record at the front of `input` into `out`, of [`Receiver::next_len`] bytes.
+    /// Application data is at the front of `out` then; whatever else was in there is erased. The record
+    /// is taken off `input`.
     pub(crate) fn next_into(
         &mut self,
         input: &mut BytesMut,
         out: &mut [u8],
-    ) -> Result<Option<IncomingInto>, Error> {
-        if let Some(attention) = self.attention() {
-            return Ok(Some(IncomingInto::Control(attention)));
-        }
+    ) -> Result<Front, Error> {
         let Some(header) = RecordHeader::at_front(input)? else {
-            return Ok(None);
+            return Ok(Front::Incomplete);
         };
         let payload = &input[HEADER_LEN..HEADER_LEN + header.length];
         let (content_type, length) = self.path.open_into(header, payload, out)?;
         input.advance(HEADER_LEN + header.length);
-        if content_type == ContentType::ApplicationData {
-            return Ok(self.count_data(length)?.then_some(IncomingInto::Data(length)));
+        let front = self.handle_content(content_type, &out[..length]);
+        if !matches!(front, Ok(Front::Data(_))) {
+            out.fill(0);
         }
-        let content = BytesMut::from(&out[..length]);
-        out.fill(0);
-        Ok(match self.handle_opened(Opened { content_type, content })? {
-            Some(Incoming::Control(control)) => Some(IncomingInto::Control(control)),
-            Some(Incoming::Data(_)) | None => None,
-        })
+        front
     }
 
     /// Opens one record.
     pub(crate) fn handle_record(&mut self, record: Record) -> Result<Option<Incoming>, Error> {
-        let opened = self.path.open(record)?;
-        self.handle_opened(opened)
+        let Opened { content_type, mut content } = self.path.open(record)?;
+        Ok(match self.handle_content(content_type, &content)? {
+            Front::Data(length) => {
+                content.truncate(length);
+                Some(Incoming::Data(content))
+            }
+            Front::Control(control) => Some(Incoming::Control(control)),
+            Front::Nothing | Front::Incomplete => None,
+        })
     }
 
-    fn handle_opened(&mut self, opened: Opened) -> Result<Option<Incoming>, Error> {
-        match opened.content_type {
-            ContentType::ApplicationData => {
-                let any = self.count_data(opened.content.len())?;
-                Ok(any.then_some(Incoming::Data(opened.content)))
+    fn handle_content(
+        &mut self,
+        content_type: ContentType,
+        content: &[u8],
+    ) -> Result<Front, Error> {
+        let control = match content_type {
+            ContentType::ApplicationData if self.count_data(content.len())? => {
+                return Ok(Front::Data(content.len()));
             }
-            ContentType::Handshake => self.handle_handshake(&opened),
-            ContentType::Alert => self.handle_alert(&opened),
-        }
+            ContentType::ApplicationData => None,
+            ContentType::Handshake => self.handle_handshake(content)?,
+            ContentType::Alert => Some(self.handle_alert(content)?),
+        };
+        Ok(control.map_or(Front::Nothing, Front::Control))
     }
 
     /// Application data has arrived, in its place. False if there was none in its record.
@@ -172,11 +202,11 @@ impl Receiver {
         Ok(true)
     }
 
-    fn handle_handshake(&mut self, opened: &Opened) -> Result<Option<Incoming>, Error> {
-        if opened.is_empty() {
+    fn handle_handshake(&mut self, content: &[u8]) -> Result<Option<Control>, Error> {
+        if content.is_empty() {
             return Err(InvalidMessage::RecordTooShort.into());
         }
-        self.assembler.push(&opened.content)?;
+        self.assembler.push(content)?;
         let Some(message) = self.assembler.next()? else {
             return Ok(None);
         };
@@ -188,11 +218,11 @@ impl Receiver {
         if let Some(expected) = self.expected {
             return self.handle_switch(expected, &message).map(|()| None);
         }
-        Ok(Some(Incoming::Control(match message {
+        Ok(Some(match message {
             TwoPartyMessage::ConnectionUpdate { commit } => Control::Update(commit),
             TwoPartyMessage::EpochKeyUpdate { epoch } => Control::EpochKeyUpdate(epoch),
             other => return Err(PeerMisbehaved::UnexpectedMessage(other.name()).into()),
-        })))
+        }))
     }
 
     /// The peer has seen the answer to its update and goes on under the new epoch. It has nothing
@@ -212,15 +242,15 @@ impl Receiver {
         }
     }
 
-    fn handle_alert(&mut self, opened: &Opened) -> Result<Option<Incoming>, Error> {
-        let alert = Alert::decode(&opened.content)?;
+    fn handle_alert(&mut self, content: &[u8]) -> Result<Control, Error> {
+        let alert = Alert::decode(content)?;
         match alert.description {
             AlertDescription::CloseNotify if self.closed => {
                 Err(PeerMisbehaved::DataAfterClose.into())
             }
             AlertDescription::CloseNotify => {
                 self.closed = true;
-                Ok(Some(Incoming::Control(Control::PeerClosed)))
+                Ok(Control::PeerClosed)
             }
             description => Err(Error::AlertReceived(description)),
         }
@@ -235,7 +265,7 @@ impl Receiver {
     }
 
     /// Whether the sending side should look at its rekey policy; asked once for each threshold.
-    fn attention(&mut self) -> Option<Control> {
+    pub(crate) fn attention(&mut self) -> Option<Control> {
         let counters = &self.shared.counters;
         let thresholds = (counters.attention_bytes.value(), counters.attention_records.value());
         let reached = counters.bytes_received.value() >= thresholds.0
