@@ -133,6 +133,7 @@ impl AeadKey {
 
     /// Decrypts `sealed`, a ciphertext followed by its tag, into `out`, which is as long as the
     /// ciphertext. On failure `out` is erased.
+    #[cfg(any(feature = "tokio", test))]
     #[inline]
     pub(crate) fn open_into(
         &self,
@@ -227,6 +228,13 @@ mod tests {
             let tag = key.seal_in_place(nonce, &hex(aad), &mut data).unwrap();
             data.extend_from_slice(&tag);
             assert_eq!(data, sealed, "{provider:?}");
+            let (last, rest) = plaintext.split_last().unwrap();
+            let mut out = vec![0; sealed.len()];
+            key.seal_into(nonce, &hex(aad), rest, *last, &mut out).unwrap();
+            assert_eq!(out, sealed, "{provider:?}");
+            out.truncate(plaintext.len());
+            key.open_into(nonce, &hex(aad), &sealed, &mut out).unwrap();
+            assert_eq!(out, plaintext, "{provider:?}");
             assert_eq!(key.open_in_place(nonce, &hex(aad), &mut data), Ok(plaintext.len()));
             assert_eq!(&data[..plaintext.len()], plaintext, "{provider:?}");
         }
@@ -262,6 +270,29 @@ mod tests {
              3ff4def08e4b7a9de576d26586cec64b6116\
              1ae10b594f09e26a7e902ecbd0600691",
         );
+    }
+
+    #[test]
+    fn what_does_not_open_leaves_nothing_behind() {
+        for provider in providers() {
+            for aead in [Aead::Aes128Gcm, Aead::ChaCha20Poly1305] {
+                let key = provider.aead_key(aead, &vec![1; aead.key_len()]).unwrap();
+                let mut sealed = vec![0; 6 + TAG_LEN];
+                key.seal_into(NONCE, b"aad", b"recor", b'd', &mut sealed).unwrap();
+                for at in 0..sealed.len() {
+                    let mut changed = sealed.clone();
+                    changed[at] ^= 1;
+                    let mut out = [7; 6];
+                    assert_eq!(key.open_into(NONCE, b"aad", &changed, &mut out), Err(OpenFailed));
+                    assert_eq!(out, [0; 6]);
+                }
+                assert_eq!(key.open_into(NONCE, b"aad", &sealed, &mut [0; 5]), Err(OpenFailed));
+                assert_eq!(key.open_into(NONCE, b"aad", &[0; 15], &mut []), Err(OpenFailed));
+                let mut short = [0; TAG_LEN];
+                assert!(key.seal_into(NONCE, b"aad", b"", 1, &mut short).is_err());
+                assert!(key.seal_into(NONCE, b"aad", b"12", 3, &mut sealed).is_err());
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,22 @@ mod keys;
 mod open;
 mod seal;
 
+use bytes::BytesMut;
+
 pub(crate) use keys::{RecordKey, TrafficSecret};
 pub(crate) use open::{Opened, ReceivePath};
 pub(crate) use seal::SendPath;
+
+/// Where sealed records go.
+pub(crate) trait Output {
+    /// Appends so many bytes, whatever they are, to be written over.
+    fn extend(&mut self, length: usize) -> &mut [u8];
+}
+
+impl Output for BytesMut {
+    fn extend(&mut self, length: usize) -> &mut [u8] {
+        let start = self.len();
+        self.resize(start + length, 0);
+        &mut self[start..]
+    }
+}

@@ -74,6 +74,7 @@ impl ReceivePath {
     }
 
     /// As [`ReceivePath::open_in_place`], into `out`, which is a tag shorter than the payload.
+    #[cfg(feature = "tokio")]
     pub(crate) fn open_into(
         &mut self,
         header: RecordHeader,

@@ -1,8 +1,6 @@
 //! The sending direction.
 
-use bytes::{BufMut, BytesMut};
-
-use super::keys::RecordKey;
+use super::{Output, keys::RecordKey};
 use crate::{
     error::{CryptoError, Error},
     wire::{ContentType, HEADER_LEN, MAX_PLAINTEXT, RecordHeader, TAG_LEN},
@@ -28,7 +26,7 @@ impl SendPath {
     }
 
     /// Seals application data, at most `MAX_PLAINTEXT` bytes of it, as one record.
-    pub(crate) fn seal_data(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), Error> {
+    pub(crate) fn seal_data(&mut self, data: &[u8], out: &mut dyn Output) -> Result<(), Error> {
         if self.key.remaining() <= CONTROL_RESERVE {
             return Err(Error::KeyExhausted);
         }
@@ -36,7 +34,7 @@ impl SendPath {
     }
 
     /// Seals an empty record, which only shows that this party has the key.
-    pub(crate) fn seal_empty(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+    pub(crate) fn seal_empty(&mut self, out: &mut dyn Output) -> Result<(), Error> {
         self.seal(ContentType::ApplicationData, &[], out)
     }
 
@@ -45,7 +43,7 @@ impl SendPath {
         &mut self,
         content_type: ContentType,
         message: &[u8],
-        out: &mut BytesMut,
+        out: &mut dyn Output,
     ) -> Result<(), Error> {
         for fragment in message.chunks(MAX_PLAINTEXT) {
             self.seal(content_type, fragment, out)?;
@@ -58,7 +56,7 @@ impl SendPath {
         &mut self,
         content_type: ContentType,
         content: &[u8],
-        out: &mut BytesMut,
+        out: &mut dyn Output,
     ) -> Result<(), Error> {
         debug_assert!(content.len() <= MAX_PLAINTEXT);
         if self.key.remaining() == 0 {
@@ -66,12 +64,9 @@ impl SendPath {
         }
         let length = content.len() + 1 + TAG_LEN;
         let header = RecordHeader { content_type: ContentType::ApplicationData, length }.encode();
-        out.reserve(HEADER_LEN + length);
-        out.put_slice(&header);
-        let start = out.len();
-        // Zeros are cheaper than a copy of the content, which is encrypted from where it is.
-        out.resize(start + length, 0);
-        let sealed = &mut out[start..];
+        let record = out.extend(HEADER_LEN + length);
+        let (header_out, sealed) = record.split_at_mut(HEADER_LEN);
+        header_out.copy_from_slice(&header);
         self.key
             .aead
             .seal_into(self.key.nonce(), &header, content, content_type.into(), sealed)

@@ -28,7 +28,7 @@ const MIN_READ: usize = 8 * 1024;
 const MAX_READ: usize = READ_CAPACITY;
 
 /// Shorter data is copied out of the buffer before it is handed out: it would hold all of the buffer.
-const MIN_SHARED: usize = READ_CAPACITY / 64;
+const MIN_SHARED: usize = 4 * 1024;
 
 /// Received bytes, opened data that nobody has read yet, and the machine between them.
 pub(super) struct ReadSide {

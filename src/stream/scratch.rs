@@ -3,60 +3,98 @@
 //! Much at once is cheap to read and to write, but a stream that waits needs no buffer. So a stream has
 //! one only as long as something is in it; an idle connection holds none.
 
-use std::{cell::Cell, thread::LocalKey};
+use std::{cell::Cell, mem};
 
 use bytes::BytesMut;
 
-/// Room for what arrives: sixteen records of full size.
-pub(super) const READ_CAPACITY: usize = 256 * 1024;
+use crate::{
+    record::Output,
+    wire::{HEADER_LEN, MAX_PLAINTEXT, TAG_LEN},
+};
 
-/// Room for sealed records. A stream may make it longer; above the second number it is not taken back.
+/// One read of the transport: four records of full size. More at once keeps the sender waiting, less
+/// costs more calls.
+pub(super) const READ_CAPACITY: usize = 4 * (HEADER_LEN + MAX_PLAINTEXT + 1 + TAG_LEN);
+
+/// Room for sealed records: at least, and what is kept of a buffer that a stream made longer.
 const WRITE_CAPACITY: usize = 72 * 1024;
 const MAX_WRITE_CAPACITY: usize = 512 * 1024;
 
 thread_local! {
     static READ: Cell<BytesMut> = Cell::default();
-    static WRITE: Cell<BytesMut> = Cell::default();
+    static WRITE: Cell<Vec<u8>> = Cell::default();
 }
 
 /// An empty buffer to read into.
 pub(super) fn take_read() -> BytesMut {
-    take(&READ, READ_CAPACITY)
+    // A thread that is about to end has none.
+    let mut buffer = READ.try_with(Cell::take).unwrap_or_default();
+    buffer.reserve(READ_CAPACITY);
+    buffer
 }
 
 /// Takes a buffer back that nothing is left in.
 pub(super) fn give_read(buffer: &mut BytesMut) {
-    give(&READ, buffer, READ_CAPACITY, READ_CAPACITY);
-}
-
-/// An empty buffer to seal into.
-pub(super) fn take_write() -> BytesMut {
-    take(&WRITE, WRITE_CAPACITY)
-}
-
-/// Takes a buffer back of which everything is sent.
-pub(super) fn give_write(buffer: &mut BytesMut) {
-    give(&WRITE, buffer, WRITE_CAPACITY, MAX_WRITE_CAPACITY);
-}
-
-fn take(place: &'static LocalKey<Cell<BytesMut>>, capacity: usize) -> BytesMut {
-    // A thread that is about to end has none.
-    let mut buffer = place.try_with(Cell::take).unwrap_or_default();
-    buffer.reserve(capacity);
-    buffer
-}
-
-fn give(
-    place: &'static LocalKey<Cell<BytesMut>>,
-    buffer: &mut BytesMut,
-    least: usize,
-    most: usize,
-) {
-    let mut buffer = std::mem::take(buffer);
+    let mut buffer = mem::take(buffer);
     buffer.clear();
     // One whose content is still in somebody's hands is theirs.
-    if buffer.try_reclaim(least) && buffer.capacity() <= most {
-        let _ = place.try_with(|place| place.set(buffer));
+    if buffer.try_reclaim(READ_CAPACITY) {
+        let _ = READ.try_with(|place| place.set(buffer));
+    }
+}
+
+/// Sealed records that wait for the transport, in a buffer of the thread's as long as there are any.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    /// Written once, so that it need not be cleared for each record. What waits is in the middle.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Outgoing {
+    pub(super) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// What waits.
+    pub(super) fn waiting(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// So many bytes of it are sent.
+    pub(super) fn advance(&mut self, sent: usize) {
+        self.start = self.end.min(self.start + sent);
+        if self.is_empty() {
+            (self.start, self.end) = (0, 0);
+            let buffer = mem::take(&mut self.buffer);
+            if (1..=MAX_WRITE_CAPACITY).contains(&buffer.len()) {
+                let _ = WRITE.try_with(|place| place.set(buffer));
+            }
+        }
+    }
+}
+
+impl Output for Outgoing {
+    fn extend(&mut self, length: usize) -> &mut [u8] {
+        if self.buffer.is_empty() {
+            self.buffer = WRITE.try_with(Cell::take).unwrap_or_default();
+        }
+        if self.buffer.len() - self.end < length {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.len());
+            let needed = WRITE_CAPACITY.max(self.end + length);
+            if self.buffer.len() < needed {
+                self.buffer.resize(needed.next_power_of_two(), 0);
+            }
+        }
+        let start = self.end;
+        self.end += length;
+        &mut self.buffer[start..self.end]
     }
 }
 
@@ -88,10 +126,28 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_what_was_written_and_not_sent() {
+        let mut outgoing = Outgoing::default();
+        let mut expected = Vec::new();
+        for round in 0..200 {
+            let data = vec![u8::try_from(round).unwrap(); 1 + round * 37];
+            outgoing.extend(data.len()).copy_from_slice(&data);
+            expected.extend_from_slice(&data);
+            assert_eq!((outgoing.len(), outgoing.waiting()), (expected.len(), &expected[..]));
+            let sent = if round % 50 == 49 { expected.len() } else { round * 31 };
+            outgoing.advance(sent);
+            expected.drain(..sent);
+            assert_eq!(outgoing.is_empty(), expected.is_empty());
+            assert_eq!(outgoing.buffer.is_empty(), expected.is_empty());
+        }
+    }
+
+    #[test]
     fn one_that_has_grown_is_not_kept() {
-        let mut buffer = take_write();
-        buffer.resize(MAX_WRITE_CAPACITY + 1, 0);
-        give_write(&mut buffer);
-        assert!(take_write().capacity() <= MAX_WRITE_CAPACITY);
+        let mut outgoing = Outgoing::default();
+        outgoing.extend(MAX_WRITE_CAPACITY + 1);
+        outgoing.advance(MAX_WRITE_CAPACITY + 1);
+        outgoing.extend(1);
+        assert!(outgoing.buffer.len() <= MAX_WRITE_CAPACITY);
     }
 }

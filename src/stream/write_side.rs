@@ -7,12 +7,11 @@ use std::{
     time::Instant,
 };
 
-use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::{
     read_side::Closing,
-    scratch,
+    scratch::Outgoing,
     wake::{Direction, Side},
 };
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
 /// Sealed records that wait for the transport, and the machine that seals them.
 pub(super) struct WriteSide {
     pub(super) sender: Sender,
-    out: BytesMut,
+    out: Outgoing,
     limit: usize,
     /// Something was written to the transport since it was last flushed.
     unflushed: bool,
@@ -40,7 +39,7 @@ impl WriteSide {
     pub(super) fn new(sender: Sender, limit: usize) -> Self {
         Self {
             sender,
-            out: BytesMut::new(),
+            out: Outgoing::default(),
             limit,
             unflushed: false,
             broken: None,
@@ -63,7 +62,6 @@ impl WriteSide {
         if self.out.len() >= self.limit {
             ready!(self.poll_drain(io, direction, Side::Owner, cx))?;
         }
-        self.prepare();
         let mut accepted = 0;
         for buf in bufs {
             let room = self.limit.saturating_sub(self.out.len());
@@ -85,16 +83,8 @@ impl WriteSide {
     /// Seals all of the data, whatever the limit; [`WriteSide::has_room`] was asked before.
     pub(super) fn seal_all(&mut self, data: &[u8]) -> io::Result<()> {
         self.check_timeout()?;
-        self.prepare();
         self.sender.write(data, &mut self.out)?;
         Ok(self.sender.poll_update(&mut self.out)?)
-    }
-
-    /// Gets a buffer if there is none.
-    fn prepare(&mut self) {
-        if self.out.capacity() == 0 {
-            self.out = scratch::take_write();
-        }
     }
 
     /// Sends all that is sealed and flushes the transport.
@@ -113,7 +103,7 @@ impl WriteSide {
         }
         let result: Poll<io::Result<()>> = direction.poll(side, cx, |cx| {
             while !self.out.is_empty() {
-                let written = ready!(Pin::new(&mut *io).poll_write(cx, &self.out))?;
+                let written = ready!(Pin::new(&mut *io).poll_write(cx, self.out.waiting()))?;
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -127,9 +117,6 @@ impl WriteSide {
         });
         if let Poll::Ready(Err(error)) = &result {
             self.broken = Some(error.kind());
-        }
-        if self.out.is_empty() {
-            scratch::give_write(&mut self.out);
         }
         result
     }

@@ -127,6 +127,7 @@ impl Receiver {
 
     /// How much room [`Receiver::next_into`] needs for the record at the front of `input`. `None`: it is
     /// not whole, or [`Receiver::next`] has to look at it.
+    #[cfg(feature = "tokio")]
     pub(crate) fn next_len(&self, input: &[u8]) -> Option<usize> {
         let header = RecordHeader::at_front(input).ok()??;
         let whole = input.len() >= HEADER_LEN + header.length;
@@ -136,6 +137,7 @@ impl Receiver {
     /// Opens the record at the front of `input` into `out`, of [`Receiver::next_len`] bytes.
     /// Application data is at the front of `out` then; whatever else was in there is erased. The record
     /// is taken off `input`.
+    #[cfg(feature = "tokio")]
     pub(crate) fn next_into(
         &mut self,
         input: &mut BytesMut,

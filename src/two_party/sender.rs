@@ -4,7 +4,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::BytesMut;
 use zeroize::Zeroizing;
 
 use super::{
@@ -19,7 +18,7 @@ use crate::{
     config::Config,
     error::{ApiMisuse, CryptoError, Error, PeerMisbehaved},
     group::{EpochSecrets, Group},
-    record::{RecordKey, SendPath},
+    record::{Output, RecordKey, SendPath},
     time::Time,
     wire::{Alert, AlertDescription, ContentType, ENVELOPE_LEN, MAX_PLAINTEXT, TwoPartyMessage},
 };
@@ -64,7 +63,7 @@ impl Sender {
     }
 
     /// Seals application data. Call [`Sender::poll_update`] afterwards.
-    pub(crate) fn write(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), Error> {
+    pub(crate) fn write(&mut self, data: &[u8], out: &mut dyn Output) -> Result<(), Error> {
         self.check_open()?;
         for chunk in data.chunks(MAX_PLAINTEXT) {
             if let Err(error) = self.path.seal_data(chunk, out) {
@@ -78,7 +77,7 @@ impl Sender {
     }
 
     /// Sends an empty record, which shows the peer that this party has the keys.
-    pub(crate) fn confirm(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+    pub(crate) fn confirm(&mut self, out: &mut dyn Output) -> Result<(), Error> {
         self.path.seal_empty(out)
     }
 
@@ -91,7 +90,7 @@ impl Sender {
     }
 
     /// Starts an update if one is wanted, by a caller or by policy, and none is outstanding (2P-07).
-    pub(crate) fn poll_update(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+    pub(crate) fn poll_update(&mut self, out: &mut dyn Output) -> Result<(), Error> {
         self.check_failed()?;
         if self.closed && self.peer_closed {
             return Ok(());
@@ -109,7 +108,7 @@ impl Sender {
         Ok(())
     }
 
-    fn start_update(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+    fn start_update(&mut self, out: &mut dyn Output) -> Result<(), Error> {
         let commit = self.session.start_update(&[])?.to_vec();
         let epoch =
             self.session.group.pending_epoch().ok_or(CryptoError::Internal("the update"))?;
@@ -133,7 +132,7 @@ impl Sender {
         &mut self,
         control: Control,
         now: Time,
-        out: &mut BytesMut,
+        out: &mut dyn Output,
     ) -> Result<Option<KeyChange>, Error> {
         self.check_failed()?;
         let result = match control {
@@ -159,7 +158,7 @@ impl Sender {
         &mut self,
         commit: &[u8],
         now: Time,
-        out: &mut BytesMut,
+        out: &mut dyn Output,
     ) -> Result<Option<KeyChange>, Error> {
         self.flood.count(now.monotonic, &self.shared.counters)?;
         match on_update(self.session.facts.initial_role, self.updates.waiting().is_some()) {
@@ -192,7 +191,7 @@ impl Sender {
         &mut self,
         epoch: u64,
         now: Time,
-        out: &mut BytesMut,
+        out: &mut dyn Output,
     ) -> Result<Option<KeyChange>, Error> {
         let Some(expected) = self.updates.waiting() else {
             return Err(PeerMisbehaved::UnsolicitedEpochKeyUpdate.into());
@@ -221,7 +220,11 @@ impl Sender {
         Ok(receive)
     }
 
-    fn send_message(&mut self, message: &TwoPartyMessage, out: &mut BytesMut) -> Result<(), Error> {
+    fn send_message(
+        &mut self,
+        message: &TwoPartyMessage,
+        out: &mut dyn Output,
+    ) -> Result<(), Error> {
         const TOO_LONG: CryptoError =
             CryptoError::Unsupported("updates as small as the peer wants them");
         let encoded = message.encode().map_err(|_| TOO_LONG)?;
@@ -233,12 +236,12 @@ impl Sender {
     }
 
     /// Time has passed: the policy may want an update.
-    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut BytesMut) -> Result<(), Error> {
+    pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut dyn Output) -> Result<(), Error> {
         self.handle(Control::Timeout(now.monotonic), now, out).map(|_| ())
     }
 
     /// Ends this direction with a close_notify. The other direction, and updates, go on (CH-04).
-    pub(crate) fn close(&mut self, out: &mut BytesMut) -> Result<(), Error> {
+    pub(crate) fn close(&mut self, out: &mut dyn Output) -> Result<(), Error> {
         self.check_failed()?;
         if !self.closed {
             self.closed = true;
@@ -248,7 +251,7 @@ impl Sender {
     }
 
     /// Ends the connection: tells the peer, and remembers why.
-    pub(crate) fn fail(&mut self, error: Error, out: &mut BytesMut) -> Error {
+    pub(crate) fn fail(&mut self, error: Error, out: &mut dyn Output) -> Error {
         if self.failed.is_none() {
             self.failed = Some(error.clone());
             if let Some(description) = error.alert() {
@@ -262,7 +265,7 @@ impl Sender {
     fn send_alert(
         &mut self,
         description: AlertDescription,
-        out: &mut BytesMut,
+        out: &mut dyn Output,
     ) -> Result<(), Error> {
         self.path.seal_control(ContentType::Alert, &Alert::new(description).encode(), out)
     }
