@@ -10,7 +10,7 @@ use crate::{
     record::{Opened, ReceivePath, RecordKey},
     wire::{
         Alert, AlertDescription, ContentType, HEADER_LEN, MessageAssembler, Record, RecordHeader,
-        TAG_LEN, TwoPartyMessage,
+        TwoPartyMessage,
     },
 };
 
@@ -131,7 +131,7 @@ impl Receiver {
     pub(crate) fn next_len(&self, input: &[u8]) -> Option<usize> {
         let header = RecordHeader::at_front(input).ok()??;
         let whole = input.len() >= HEADER_LEN + header.length;
-        header.length.checked_sub(TAG_LEN).filter(|length| whole && *length > 0)
+        header.length.checked_sub(crate::wire::TAG_LEN).filter(|length| whole && *length > 0)
     }
 
     /// Opens the record at the front of `input` into `out`, of [`Receiver::next_len`] bytes.
