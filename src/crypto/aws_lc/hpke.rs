@@ -89,7 +89,7 @@ pub(super) fn export_as_receiver(
 pub(super) fn derive_key_pair(config: &HpkeConfig, ikm: &[u8]) -> Result<HpkeKeyPair, CryptoError> {
     let kem = Kem::new(config.0)?;
     let suite_id = kem.suite_id();
-    let dkp_prk = labeled_extract(KEM_HASH, &suite_id, b"", b"dkp_prk", ikm);
+    let dkp_prk = labeled_extract(KEM_HASH, &suite_id, b"", b"dkp_prk", ikm)?;
     let mut sk = Zeroizing::new([0; PRIVATE_KEY_LEN]);
     let key = match kem {
         Kem::X25519 => {
@@ -179,20 +179,20 @@ impl Suite {
     }
 
     /// The first half of KeySchedule in base mode (RFC 9180, section 5.1): no pre-shared key.
-    fn schedule(&self, shared_secret: &SharedSecret, info: &[u8]) -> Schedule {
+    fn schedule(&self, shared_secret: &SharedSecret, info: &[u8]) -> Result<Schedule, CryptoError> {
         const MODE_BASE: u8 = 0;
         let extract = |salt: &[u8], label: &[u8], ikm: &[u8]| {
             labeled_extract(self.kdf, &self.id, salt, label, ikm)
         };
         let mut context = vec![MODE_BASE];
-        context.extend_from_slice(&extract(b"", b"psk_id_hash", b""));
-        context.extend_from_slice(&extract(b"", b"info_hash", info));
-        Schedule { secret: extract(shared_secret.as_slice(), b"secret", b""), context }
+        context.extend_from_slice(&extract(b"", b"psk_id_hash", b"")?);
+        context.extend_from_slice(&extract(b"", b"info_hash", info)?);
+        Ok(Schedule { secret: extract(shared_secret.as_slice(), b"secret", b"")?, context })
     }
 
     /// The second half. The exporter secret is derived where it is needed.
     fn key_schedule(&self, shared_secret: &SharedSecret, info: &[u8]) -> Result<Keys, CryptoError> {
-        let Schedule { secret, context } = self.schedule(shared_secret, info);
+        let Schedule { secret, context } = self.schedule(shared_secret, info)?;
         let mut keys =
             Keys { key: Zeroizing::new(vec![0; self.aead.key_size()]), base_nonce: [0; 12] };
         let expand = |label: &[u8], out: &mut [u8]| {
@@ -214,7 +214,7 @@ impl Suite {
         if length > 255 * self.kdf.size() {
             return Err(CryptoError::ExporterError);
         }
-        let Schedule { secret, context } = self.schedule(shared_secret, info);
+        let Schedule { secret, context } = self.schedule(shared_secret, info)?;
         let expand = |secret: &[u8], label: &[u8], context: &[u8], out: &mut [u8]| {
             labeled_expand(self.kdf, &self.id, secret, label, context, out)
                 .map_err(|_| CryptoError::ExporterError)
@@ -272,7 +272,7 @@ impl Kem {
         let suite_id = self.suite_id();
         let peer = UnparsedPublicKey::new(self.curve(), peer);
         let eae_prk = agree(key, peer, CryptoError::InvalidPublicKey, |dh| {
-            Ok(labeled_extract(KEM_HASH, &suite_id, b"", b"eae_prk", dh))
+            labeled_extract(KEM_HASH, &suite_id, b"", b"eae_prk", dh)
         })?;
         let kem_context = [enc, pk_r].concat();
         let mut shared_secret = SharedSecret::default();
@@ -333,8 +333,8 @@ fn labeled_extract(
     salt: &[u8],
     label: &[u8],
     ikm: &[u8],
-) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(super::hmac_parts(hash, salt, &[VERSION, suite_id, label, ikm]))
+) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    super::hmac_parts(hash, salt, &[VERSION, suite_id, label, ikm]).map(Zeroizing::new)
 }
 
 /// LabeledExpand (RFC 9180, section 4).
