@@ -117,7 +117,7 @@ pub use stream::{
     OwnedReadHalf, OwnedWriteHalf,
 };
 pub use time::Time;
-pub use two_party::{Connection, EarlyDataStatus, Event, HandshakeKind, Statistics};
+pub use two_party::{Connection, EarlyDataStatus, Event, HandshakeKind, KeyPackages, Statistics};
 
 /// The code in the README is tested like any other.
 #[cfg(all(doctest, feature = "tokio", feature = "redb"))]

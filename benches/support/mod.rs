@@ -6,8 +6,8 @@ use std::{error, sync::Arc};
 
 use bytes::BytesMut;
 use mls_channel::{
-    CipherSuite, Config, Connection, Identity, Limits, MlsAcceptor, MlsConnector, MlsStream,
-    PinnedKeys, RekeyPolicy, ServerName, SessionStore, Time,
+    CipherSuite, Config, Connection, Identity, KeyPackages, Limits, MlsAcceptor, MlsConnector,
+    MlsStream, PinnedKeys, RekeyPolicy, ServerName, SessionStore, Time,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -76,6 +76,16 @@ impl Configs {
         })
     }
 
+    /// No KeyPackages of the initiator's yet.
+    pub(crate) fn key_packages(&self) -> KeyPackages {
+        KeyPackages::new(Arc::clone(&self.initiator))
+    }
+
+    /// Makes KeyPackages for the handshakes that follow.
+    pub(crate) fn make(&self, key_packages: &KeyPackages, count: usize) -> Result<()> {
+        Ok(key_packages.make(&ServerName::new(SERVER)?, count, Time::now())?)
+    }
+
     /// Performs a handshake over a transport. The initiator's end comes first.
     pub(crate) async fn connect<IO>(
         &self,
@@ -95,11 +105,16 @@ impl Configs {
 impl Pair {
     /// Performs a handshake: when it returns, both ends have authenticated each other.
     pub(crate) fn establish(configs: &Configs) -> Result<Self> {
+        Self::establish_with(configs, &configs.key_packages())
+    }
+
+    /// As [`Pair::establish`], with KeyPackages that were made ahead.
+    pub(crate) fn establish_with(configs: &Configs, key_packages: &KeyPackages) -> Result<Self> {
         let now = Time::now();
         let name = ServerName::new(SERVER)?;
         let mut to_responder = BytesMut::new();
         let initiator =
-            Connection::initiator(Arc::clone(&configs.initiator), name, now, &mut to_responder)?;
+            Connection::initiator_with_key_packages(key_packages, name, now, &mut to_responder)?;
         let responder = Connection::responder(Arc::clone(&configs.responder), now);
         let mut pair = Self { initiator, responder, to_responder, to_initiator: BytesMut::new() };
         pair.exchange()?;

@@ -24,7 +24,7 @@ use crate::{
     name::ServerName,
     store::SessionId,
     time::Time,
-    two_party::{Established, Handshake, Progress},
+    two_party::{Established, Handshake, KeyPackages, Progress},
 };
 
 /// How much is read at once before the peer is known.
@@ -34,6 +34,7 @@ const READ_SIZE: usize = 4096;
 #[derive(Clone)]
 pub struct MlsConnector {
     config: Arc<Config>,
+    key_packages: Arc<KeyPackages>,
 }
 
 /// Accepts channels as the responder; the counterpart of `tokio_rustls::TlsAcceptor`.
@@ -97,7 +98,8 @@ impl MlsConnector {
         io: IO,
     ) -> Connect<IO> {
         self.start(io, |now, out| {
-            Handshake::initiate(Arc::clone(&self.config), server_name, None, now, out)
+            let config = Arc::clone(&self.config);
+            Handshake::initiate(config, server_name, None, Some(&self.key_packages), now, out)
         })
     }
 
@@ -124,7 +126,8 @@ impl MlsConnector {
         early_data: &[u8],
     ) -> Connect<IO> {
         self.start(io, |now, out| {
-            Handshake::initiate(Arc::clone(&self.config), server_name, Some(early_data), now, out)
+            let (config, made) = (Arc::clone(&self.config), Some(&*self.key_packages));
+            Handshake::initiate(config, server_name, Some(early_data), made, now, out)
         })
     }
 
@@ -161,6 +164,17 @@ impl MlsConnector {
             Err(error) => State::Failed(error),
         };
         Connect(MidHandshake::new(io, state, out, self.config.limits))
+    }
+
+    /// Makes KeyPackages for connections to this server before they are needed, on the calling
+    /// thread. Clones of this connector use them, too. See [`KeyPackages`] for what that saves, and
+    /// what it costs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Crypto`] when the cryptographic provider fails.
+    pub fn make_key_packages(&self, server_name: &ServerName, count: usize) -> Result<(), Error> {
+        self.key_packages.make(server_name, count, Time::now())
     }
 
     /// The configuration.
@@ -375,7 +389,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Accept<IO> {
 
 impl From<Arc<Config>> for MlsConnector {
     fn from(config: Arc<Config>) -> Self {
-        Self { config }
+        let key_packages = Arc::new(KeyPackages::new(Arc::clone(&config)));
+        Self { config, key_packages }
     }
 }
 

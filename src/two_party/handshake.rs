@@ -23,6 +23,7 @@ use bytes::{Bytes, BytesMut};
 use self::resume::{ExpectEarlyData, ExpectResponse, request_any};
 use super::{
     established::{Established, Origin, to_usize},
+    key_packages::KeyPackages,
     resumption::{Request, Requester, Skip},
     session::{Facts, Session},
     shared::EarlyDataStatus,
@@ -32,7 +33,7 @@ use crate::{
     config::Config,
     crypto::CipherSuite,
     error::{ApiMisuse, ConfigError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved},
-    group::{Claim, Hello, Offer, Retention},
+    group::{self, Claim, Offer, Retention},
     name::ServerName,
     store::SessionId,
     time::Time,
@@ -107,6 +108,7 @@ impl Handshake {
         config: Arc<Config>,
         server_name: ServerName,
         early_data: Option<&[u8]>,
+        key_packages: Option<&KeyPackages>,
         now: Time,
         out: &mut BytesMut,
     ) -> Result<Self, Error> {
@@ -121,7 +123,15 @@ impl Handshake {
             None => {
                 let early_data = early_data.map(|_| EarlyDataStatus::Rejected);
                 let origin = Origin::full(not_resumed, early_data);
-                ExpectServerHello::first(&config, server_name, origin, None, now, out)?
+                ExpectServerHello::first(
+                    &config,
+                    server_name,
+                    origin,
+                    None,
+                    key_packages,
+                    now,
+                    out,
+                )?
             }
         };
         Ok(Self::new(config, Role::Initiator, state, now))
@@ -343,12 +353,15 @@ impl ExpectServerHello {
         server_name: ServerName,
         origin: Origin,
         refused: Option<SessionId>,
+        key_packages: Option<&KeyPackages>,
         now: Time,
         out: &mut BytesMut,
     ) -> Result<State, Error> {
         let mut suites = config.cipher_suites.clone().into_iter();
         let suite = suites.next().ok_or(ConfigError::NoCipherSuite)?;
-        let (offer, client_hello_hash) = offer(config, &server_name, suite, now, out)?;
+        let made = key_packages.and_then(|made| made.take(&server_name, suite, now));
+        let hello = made.map_or_else(|| Hello::new(config, &server_name, suite, now), Ok)?;
+        let (offer, client_hello_hash) = hello.send(out);
         Ok(State::ExpectServerHello(Box::new(Self {
             server_name,
             offer,
@@ -368,7 +381,8 @@ impl ExpectServerHello {
         let Some(suite) = self.fallbacks.next() else {
             return Err(Error::AlertReceived(AlertDescription::HandshakeFailure));
         };
-        (self.offer, self.client_hello_hash) = offer(config, &self.server_name, suite, now, out)?;
+        (self.offer, self.client_hello_hash) =
+            Hello::new(config, &self.server_name, suite, now)?.send(out);
         Ok(State::ExpectServerHello(self))
     }
 
@@ -412,7 +426,8 @@ impl ExpectClientHello {
         out: &mut BytesMut,
     ) -> Result<State, Error> {
         self.hellos += 1;
-        let hello = Hello::parse(&config.crypto, &config.cipher_suites, key_package, now.calendar);
+        let hello =
+            group::Hello::parse(&config.crypto, &config.cipher_suites, key_package, now.calendar);
         let hello = match hello {
             // The initiator may have another suite to offer.
             Err(error @ Error::PeerIncompatible(PeerIncompatible::CipherSuite(_)))
@@ -469,33 +484,46 @@ impl ExpectClientHello {
     }
 }
 
-/// Sends a ClientHello. Gives the hash that the group has to name, too.
-fn offer(
-    config: &Config,
-    server_name: &ServerName,
-    suite: CipherSuite,
-    now: Time,
-    out: &mut BytesMut,
-) -> Result<(Offer, Vec<u8>), Error> {
-    let parameters = InitiatorParameters {
-        cipher_suites: config.cipher_suites.iter().map(|suite| suite.id()).collect(),
-        alpn: config.alpn.clone(),
-        server_name: server_name.as_str().as_bytes().to_vec(),
-        max_message_size: config.limits.max_message_size,
-    };
-    let offer = Offer::new(
-        &config.crypto,
-        suite,
-        &config.identity,
-        parameters,
-        retention(config),
-        now.calendar,
-    )?;
-    let hello = TwoPartyMessage::ClientHello { key_package: offer.message().to_vec() };
-    let hello = hello.encode()?;
-    encode_plaintext(ContentType::Handshake, &hello, out);
-    let client_hello_hash = config.crypto.hash(suite, &hello)?;
-    Ok((offer, client_hello_hash))
+/// A ClientHello that can be sent.
+pub(super) struct Hello {
+    offer: Offer,
+    message: Vec<u8>,
+    /// The group has to name it.
+    hash: Vec<u8>,
+}
+
+impl Hello {
+    pub(super) fn new(
+        config: &Config,
+        server_name: &ServerName,
+        suite: CipherSuite,
+        now: Time,
+    ) -> Result<Self, Error> {
+        let parameters = InitiatorParameters {
+            cipher_suites: config.cipher_suites.iter().map(|suite| suite.id()).collect(),
+            alpn: config.alpn.clone(),
+            server_name: server_name.as_str().as_bytes().to_vec(),
+            max_message_size: config.limits.max_message_size,
+        };
+        let offer = Offer::new(
+            &config.crypto,
+            suite,
+            &config.identity,
+            parameters,
+            retention(config),
+            now.calendar,
+        )?;
+        let message = TwoPartyMessage::ClientHello { key_package: offer.message().to_vec() };
+        let message = message.encode()?;
+        let hash = config.crypto.hash(suite, &message)?;
+        Ok(Self { offer, message, hash })
+    }
+
+    /// Gives what is needed to understand the answer.
+    fn send(self, out: &mut BytesMut) -> (Offer, Vec<u8>) {
+        encode_plaintext(ContentType::Handshake, &self.message, out);
+        (self.offer, self.hash)
+    }
 }
 
 fn authenticate(

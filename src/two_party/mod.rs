@@ -6,6 +6,7 @@
 
 mod established;
 mod handshake;
+mod key_packages;
 mod receiver;
 mod rekey;
 mod resumption;
@@ -23,13 +24,16 @@ use zeroize::Zeroizing;
 
 #[cfg(feature = "tokio")]
 pub(crate) use self::receiver::{Front, KeyChange, Receiver};
-pub use self::shared::{EarlyDataStatus, HandshakeKind, Statistics};
 pub(crate) use self::{
     established::Established,
     handshake::{Handshake, Progress},
     receiver::{Control, Incoming},
     sender::Sender,
     shared::Shared,
+};
+pub use self::{
+    key_packages::KeyPackages,
+    shared::{EarlyDataStatus, HandshakeKind, Statistics},
 };
 use crate::{
     auth::{PeerIdentity, Role},
@@ -137,7 +141,24 @@ impl Connection {
         now: Time,
         out: &mut BytesMut,
     ) -> Result<Self, Error> {
-        Ok(Self::handshaking(Handshake::initiate(config, server_name, None, now, out)?))
+        Ok(Self::handshaking(Handshake::initiate(config, server_name, None, None, now, out)?))
+    }
+
+    /// As [`Connection::initiator`], with a KeyPackage that was made before, if there is one for this
+    /// server.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::initiator`].
+    pub fn initiator_with_key_packages(
+        key_packages: &KeyPackages,
+        server_name: ServerName,
+        now: Time,
+        out: &mut BytesMut,
+    ) -> Result<Self, Error> {
+        let config = Arc::clone(key_packages.config());
+        let made = Some(key_packages);
+        Ok(Self::handshaking(Handshake::initiate(config, server_name, None, made, now, out)?))
     }
 
     /// As [`Connection::initiator`], with data that goes along with a request to resume (TL-08). What
@@ -153,7 +174,7 @@ impl Connection {
         now: Time,
         out: &mut BytesMut,
     ) -> Result<Self, Error> {
-        let handshake = Handshake::initiate(config, server_name, Some(early_data), now, out)?;
+        let handshake = Handshake::initiate(config, server_name, Some(early_data), None, now, out)?;
         Ok(Self::handshaking(handshake))
     }
 

@@ -178,7 +178,7 @@ impl ExpectResponse {
         };
         let origin = Origin::full(Some(refused), self.early_data);
         let session = self.requester.id().clone();
-        ExpectServerHello::first(config, server_name, origin, Some(session), now, out)
+        ExpectServerHello::first(config, server_name, origin, Some(session), None, now, out)
     }
 }
 

@@ -425,3 +425,40 @@ fn the_keys_on_the_wire_are_those_of_the_drafts() {
         }
     }
 }
+
+// 2P-01: KeyPackages that were made ahead are used once, for their server, and not for long.
+#[test]
+fn key_packages_can_be_made_ahead() {
+    let identities = Identities::new();
+    let client = Arc::new(identities.client().build().unwrap());
+    let server = Arc::new(identities.server().build().unwrap());
+    let made = KeyPackages::new(client);
+    let mut now = start();
+    let name = ServerName::new(SERVER_NAME).unwrap();
+    made.make(&name, 2, now).unwrap();
+    made.make(&ServerName::new("other.example").unwrap(), 1, now).unwrap();
+    let mut hellos = Vec::new();
+    for left in [2, 1, 1] {
+        let mut out = BytesMut::new();
+        let initiator =
+            Connection::initiator_with_key_packages(&made, name.clone(), now, &mut out).unwrap();
+        assert_eq!(made.len(), left);
+        hellos.push(out.clone());
+        let mut initiator = End::new(initiator);
+        initiator.out = out;
+        let responder = End::new(Connection::responder(Arc::clone(&server), now));
+        let mut pair = Pair { initiator, responder, now };
+        pair.drive();
+        pair.initiator.expect(Event::HandshakeComplete);
+        pair.assert_works();
+    }
+    assert!(hellos[0] != hellos[1] && hellos[1] != hellos[2]);
+    now = now.after(Duration::from_secs(1800));
+    Connection::initiator_with_key_packages(&made, name.clone(), now, &mut BytesMut::new())
+        .unwrap();
+    assert!(made.is_empty(), "the one for the other server is too old");
+    made.make(&name, 5000, now).unwrap();
+    made.make(&name, 1, now).unwrap();
+    assert_eq!(made.len(), 1024);
+    assert_eq!(format!("{made:?}"), "KeyPackages { len: 1024, .. }");
+}
