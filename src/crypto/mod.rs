@@ -7,16 +7,20 @@
 mod aead;
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
+mod checked;
+mod library;
 mod memory;
-mod rust_crypto;
 mod signing;
+mod small_order;
 mod suite;
 #[cfg(test)]
 mod tests;
 
 use std::{fmt, sync::Arc};
 
+use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::{
+    OpenMlsProvider,
     crypto::OpenMlsCrypto,
     random::OpenMlsRand,
     types::{
@@ -28,7 +32,7 @@ use tls_codec::SecretVLBytes;
 
 #[cfg(feature = "aws-lc")]
 use self::aws_lc::{AwsLc, HpkePrivateKey};
-use self::{memory::Memory, rust_crypto::RustCryptoBackend};
+use self::{checked::Checked, library::OpenMls, memory::Memory};
 use crate::error::CryptoError;
 
 pub(crate) use self::{
@@ -36,18 +40,44 @@ pub(crate) use self::{
     signing::{Ed25519Key, MlsSigner},
     suite::Aead,
 };
+pub use library::{CryptoLibrary, RecordAead};
 pub use suite::CipherSuite;
 
 /// The cryptographic library behind a channel: the group's cryptography and the records.
 ///
-/// Both providers implement the same suites and interoperate; the two ends of a channel need not
-/// agree on one. A clone is cheap and shares the state of its original.
+/// All providers interoperate; the two ends of a channel need not agree on one. A clone is cheap and
+/// shares the state of its original.
 ///
 /// - [`CryptoProvider::aws_lc`]: AWS-LC, through the crate `aws-lc-rs`. The default. It has
 ///   assembly for the record ciphers and for the curves of x86-64 and aarch64. It builds C code.
 /// - [`CryptoProvider::rust_crypto`]: the crates of the RustCrypto project and `ed25519-dalek`.
 ///   Pure Rust and slower: for targets without a C compiler, and for builds that may not have C
 ///   in them (feature `aws-lc` off). It does not erase all of an AES-GCM key on drop.
+/// - [`CryptoProvider::from_openmls`]: any provider of OpenMLS.
+/// - [`CryptoProvider::custom`]: a [`CryptoLibrary`] of your own.
+///
+/// The first two have every suite of this crate, and the same answers to the test vectors of
+/// RFC 8032, RFC 9180 and Wycheproof.
+///
+/// ```
+/// use mls_channel::{Config, CryptoProvider, Identity, PinnedKeys};
+/// use openmls_rust_crypto::OpenMlsRustCrypto; // or openmls_libcrux_crypto::Provider, or yours
+///
+/// # fn main() -> Result<(), mls_channel::Error> {
+/// # let server = Identity::generate("server.example")?;
+/// let crypto = CryptoProvider::from_openmls("my library", OpenMlsRustCrypto::default());
+/// let config = Config::builder()
+///     .identity(Identity::generate("client")?)
+///     .authentication_service(PinnedKeys::parse(&server.public_line())?)
+///     .crypto_provider(crypto)
+///     .build()?;
+/// # let _ = config;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// What is done outside of a connection, [`Identity::generate`](crate::Identity::generate),
+/// fingerprints and [`EncryptedStore`](crate::EncryptedStore), uses [`CryptoProvider::default`].
 ///
 /// A provider of a configuration keeps no state of a connection. Its OpenMLS traits are implemented for the group
 /// layer of this crate; they follow OpenMLS and not this crate's versioning.
@@ -61,7 +91,8 @@ pub struct CryptoProvider {
 enum Backend {
     #[cfg(feature = "aws-lc")]
     AwsLc(AwsLc),
-    RustCrypto(RustCryptoBackend),
+    RustCrypto(Checked),
+    Custom(Checked),
 }
 
 impl CryptoProvider {
@@ -83,16 +114,41 @@ impl CryptoProvider {
     ///
     /// If the operating system has no randomness.
     pub fn rust_crypto() -> Self {
-        Self { backend: Backend::RustCrypto(RustCryptoBackend::default()), memory: None }
+        let library = OpenMls { name: "RustCrypto", provider: OpenMlsRustCrypto::default() };
+        Self { backend: Backend::RustCrypto(Checked::new(library)), memory: None }
     }
 
-    /// The name of the library: `aws-lc` or `RustCrypto`.
+    /// A provider over a provider of OpenMLS, for example `openmls_libcrux_crypto::Provider`.
+    ///
+    /// Its cryptography and its randomness are used, its storage is not. What it has to do is what
+    /// a [`CryptoLibrary`] has to.
+    pub fn from_openmls<P>(name: &'static str, provider: P) -> Self
+    where
+        P: OpenMlsProvider + Send + Sync + 'static,
+    {
+        Self::custom(OpenMls { name, provider })
+    }
+
+    /// A provider over a library of your own.
+    pub fn custom(library: impl CryptoLibrary + 'static) -> Self {
+        Self { backend: Backend::Custom(Checked::new(library)), memory: None }
+    }
+
+    /// The name of the library: `aws-lc`, `RustCrypto`, or what a custom one calls itself.
     pub fn name(&self) -> &'static str {
         match &self.backend {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(_) => "aws-lc",
-            Backend::RustCrypto(_) => "RustCrypto",
+            Backend::RustCrypto(library) | Backend::Custom(library) => library.name(),
         }
+    }
+
+    /// The suites of this crate that the library has, in the order of [`CipherSuite::ALL`].
+    pub fn cipher_suites(&self) -> Vec<CipherSuite> {
+        let supported = |suite: &CipherSuite| {
+            Ciphersuite::try_from(suite.id()).is_ok_and(|suite| self.supports(suite).is_ok())
+        };
+        CipherSuite::ALL.iter().copied().filter(supported).collect()
     }
 
     /// The same library, with a memory of its own for one group: of the signatures that are made
@@ -120,6 +176,7 @@ impl CryptoProvider {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(_) => AeadKey::aws_lc(aead, key),
             Backend::RustCrypto(_) => AeadKey::rust_crypto(aead, key),
+            Backend::Custom(library) => AeadKey::custom(library, aead, key),
         }
     }
 
@@ -159,7 +216,7 @@ impl CryptoProvider {
         match &self.backend {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(backend) => backend.fill_random(out),
-            Backend::RustCrypto(backend) => backend.fill_random(out),
+            Backend::RustCrypto(library) | Backend::Custom(library) => library.fill_random(out),
         }
     }
 
@@ -174,7 +231,7 @@ impl CryptoProvider {
         match &self.backend {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(backend) => backend,
-            Backend::RustCrypto(backend) => backend,
+            Backend::RustCrypto(library) | Backend::Custom(library) => library,
         }
     }
 }

@@ -53,7 +53,7 @@ impl Ed25519Key {
         public.as_bytes()
     }
 
-    /// Signs `message` with the provider's library. Both give the same signature.
+    /// Signs `message` with the provider's library. All give the same signature.
     pub(crate) fn sign(
         &self,
         provider: &CryptoProvider,
@@ -69,6 +69,7 @@ impl Ed25519Key {
             Backend::RustCrypto(_) => {
                 self.dalek.try_sign(message).map(|s| s.to_bytes()).map_err(|_| FAILED)
             }
+            Backend::Custom(library) => library.sign_ed25519(self.seed(), message),
         }
     }
 }

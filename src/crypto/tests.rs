@@ -1,7 +1,9 @@
 //! Published vectors and error cases, for every provider of the build.
 
 mod across_providers;
+pub(crate) mod custom;
 
+use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::{
     crypto::OpenMlsCrypto,
     random::OpenMlsRand,
@@ -21,12 +23,13 @@ const SCHEMES: [SignatureScheme; 2] =
     [SignatureScheme::ED25519, SignatureScheme::ECDSA_SECP256R1_SHA256];
 const KEMS: [HpkeKemType; 2] = [HpkeKemType::DhKem25519, HpkeKemType::DhKemP256];
 
-/// Every provider of this build.
+/// Every provider of this build, and one that a user could bring.
 pub(super) fn providers() -> Vec<CryptoProvider> {
     vec![
         #[cfg(feature = "aws-lc")]
         CryptoProvider::aws_lc(),
         CryptoProvider::rust_crypto(),
+        CryptoProvider::from_openmls("custom", OpenMlsRustCrypto::default()),
     ]
 }
 

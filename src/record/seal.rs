@@ -71,11 +71,13 @@ impl SendPath {
         let inner = out.len();
         out.put_slice(content);
         out.put_u8(content_type.into());
-        let tag = self
-            .key
-            .aead
-            .seal_in_place(self.key.nonce(), &header, &mut out[inner..])
-            .map_err(|_| CryptoError::Internal("sealing a record"))?;
+        let Ok(tag) = self.key.aead.seal_in_place(self.key.nonce(), &header, &mut out[inner..])
+        else {
+            // Whoever sends what is in `out` must not send the plaintext.
+            out[inner..].fill(0);
+            out.truncate(inner - HEADER_LEN);
+            return Err(CryptoError::Internal("sealing a record").into());
+        };
         out.put_slice(&tag);
         self.key.advance();
         Ok(())
