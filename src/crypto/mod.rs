@@ -14,9 +14,15 @@ mod signing;
 mod small_order;
 mod suite;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::{
@@ -33,7 +39,7 @@ use tls_codec::SecretVLBytes;
 #[cfg(feature = "aws-lc")]
 use self::aws_lc::{AwsLc, HpkePrivateKey};
 use self::{checked::Checked, library::OpenMls, memory::Memory};
-use crate::error::CryptoError;
+use crate::error::{CryptoError, Error};
 
 pub(crate) use self::{
     aead::AeadKey,
@@ -85,6 +91,8 @@ pub use suite::CipherSuite;
 pub struct CryptoProvider {
     backend: Backend,
     memory: Option<Arc<Memory>>,
+    /// Set when the library could not do what no peer can hinder it to do.
+    failed: Option<Arc<AtomicBool>>,
 }
 
 #[derive(Clone)]
@@ -102,7 +110,7 @@ impl CryptoProvider {
     /// up to 37 ms. Make the configuration at start, and the first connection does not wait for it.
     #[cfg(feature = "aws-lc")]
     pub fn aws_lc() -> Self {
-        Self { backend: Backend::AwsLc(AwsLc), memory: None }
+        Self { backend: Backend::AwsLc(AwsLc), memory: None, failed: None }
     }
 
     /// The provider over the RustCrypto crates.
@@ -115,7 +123,7 @@ impl CryptoProvider {
     /// If the operating system has no randomness.
     pub fn rust_crypto() -> Self {
         let library = OpenMls { name: "RustCrypto", provider: OpenMlsRustCrypto::default() };
-        Self { backend: Backend::RustCrypto(Checked::new(library)), memory: None }
+        Self { backend: Backend::RustCrypto(Checked::new(library)), memory: None, failed: None }
     }
 
     /// A provider over a provider of OpenMLS, for example `openmls_libcrux_crypto::Provider`.
@@ -131,7 +139,7 @@ impl CryptoProvider {
 
     /// A provider over a library of your own.
     pub fn custom(library: impl CryptoLibrary + 'static) -> Self {
-        Self { backend: Backend::Custom(Checked::new(library)), memory: None }
+        Self { backend: Backend::Custom(Checked::new(library)), memory: None, failed: None }
     }
 
     /// The name of the library: `aws-lc`, `RustCrypto`, or what a custom one calls itself.
@@ -155,7 +163,31 @@ impl CryptoProvider {
     /// first, and of the HPKE key that was used last. Whoever replaces that key has to
     /// [`forget`](Self::forget) it.
     pub(crate) fn for_group(&self) -> Self {
-        Self { backend: self.backend.clone(), memory: Some(Arc::default()) }
+        Self { memory: Some(Arc::default()), ..self.watched() }
+    }
+
+    /// The same library, watched from now on: see [`blame`](Self::blame). A clone and one
+    /// [`for a group`](Self::for_group) are watched along with it.
+    pub(crate) fn watched(&self) -> Self {
+        Self { failed: Some(self.failed.clone().unwrap_or_default()), ..self.clone() }
+    }
+
+    /// The error for something of the peer's that could not be processed: `peer`, unless the
+    /// library has failed on the way. OpenMLS does not always tell the one from the other.
+    pub(crate) fn blame(&self, peer: impl Into<Error>) -> Error {
+        if self.failed.as_ref().is_some_and(|failed| failed.load(Ordering::Relaxed)) {
+            CryptoError::Internal("the cryptographic library").into()
+        } else {
+            peer.into()
+        }
+    }
+
+    /// Remembers a failure that cannot be the peer's.
+    fn watch<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
+        if let (Err(_), Some(failed)) = (&result, &self.failed) {
+            failed.store(true, Ordering::Relaxed);
+        }
+        result
     }
 
     #[cfg(all(test, feature = "aws-lc"))]
@@ -213,11 +245,11 @@ impl CryptoProvider {
 
     /// Fills `out` from the library's random generator.
     pub(crate) fn fill_random(&self, out: &mut [u8]) -> Result<(), CryptoError> {
-        match &self.backend {
+        self.watch(match &self.backend {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(backend) => backend.fill_random(out),
             Backend::RustCrypto(library) | Backend::Custom(library) => library.fill_random(out),
-        }
+        })
     }
 
     /// Takes the cost of the first random bytes now (see [`CryptoProvider::aws_lc`]).
@@ -283,7 +315,7 @@ impl OpenMlsCrypto for CryptoProvider {
         salt: &[u8],
         ikm: &[u8],
     ) -> Result<SecretVLBytes, types::CryptoError> {
-        self.implementation().hkdf_extract(hash_type, salt, ikm)
+        self.watch(self.implementation().hkdf_extract(hash_type, salt, ikm))
     }
 
     fn hmac(
@@ -292,7 +324,7 @@ impl OpenMlsCrypto for CryptoProvider {
         key: &[u8],
         message: &[u8],
     ) -> Result<SecretVLBytes, types::CryptoError> {
-        self.implementation().hmac(hash_type, key, message)
+        self.watch(self.implementation().hmac(hash_type, key, message))
     }
 
     fn hkdf_expand(
@@ -302,11 +334,13 @@ impl OpenMlsCrypto for CryptoProvider {
         info: &[u8],
         okm_len: usize,
     ) -> Result<SecretVLBytes, types::CryptoError> {
-        self.implementation().hkdf_expand(hash_type, prk, info, okm_len)
+        let okm = self.implementation().hkdf_expand(hash_type, prk, info, okm_len);
+        // A path secret of the peer's may have any length.
+        if prk.len() == hash_type.size() { self.watch(okm) } else { okm }
     }
 
     fn hash(&self, hash_type: HashType, data: &[u8]) -> Result<Vec<u8>, types::CryptoError> {
-        self.implementation().hash(hash_type, data)
+        self.watch(self.implementation().hash(hash_type, data))
     }
 
     fn aead_encrypt(
@@ -317,7 +351,7 @@ impl OpenMlsCrypto for CryptoProvider {
         nonce: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
-        self.implementation().aead_encrypt(alg, key, data, nonce, aad)
+        self.watch(self.implementation().aead_encrypt(alg, key, data, nonce, aad))
     }
 
     fn aead_decrypt(
@@ -335,7 +369,7 @@ impl OpenMlsCrypto for CryptoProvider {
         &self,
         alg: SignatureScheme,
     ) -> Result<(Vec<u8>, Vec<u8>), types::CryptoError> {
-        self.implementation().signature_key_gen(alg)
+        self.watch(self.implementation().signature_key_gen(alg))
     }
 
     fn verify_signature(
@@ -357,7 +391,7 @@ impl OpenMlsCrypto for CryptoProvider {
         data: &[u8],
         key: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
-        self.implementation().sign(alg, data, key)
+        self.watch(self.implementation().sign(alg, data, key))
     }
 
     fn hpke_seal(
@@ -431,7 +465,7 @@ impl OpenMlsCrypto for CryptoProvider {
         config: HpkeConfig,
         ikm: &[u8],
     ) -> Result<HpkeKeyPair, types::CryptoError> {
-        self.implementation().derive_hpke_keypair(config, ikm)
+        self.watch(self.implementation().derive_hpke_keypair(config, ikm))
     }
 }
 

@@ -1,9 +1,6 @@
 //! Libraries that a user could bring: with records of their own, with few suites, and broken ones.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use aes_gcm::{AeadInPlace, Aes128Gcm, KeyInit};
 use openmls_rust_crypto::RustCrypto;
@@ -29,12 +26,22 @@ pub(crate) enum Fault {
     ShortResult,
 }
 
+/// The names of the operations that a library was asked for.
+#[derive(Clone, Default)]
+pub(crate) struct Calls(Arc<Mutex<Vec<&'static str>>>);
+
+impl Calls {
+    pub(crate) fn names(&self) -> MutexGuard<'_, Vec<&'static str>> {
+        self.0.lock().unwrap()
+    }
+}
+
 /// RustCrypto, and what a test wants to be different.
 pub(crate) struct OwnLibrary {
     honest: RustCrypto,
     suites: Vec<Ciphersuite>,
     fault: Option<(usize, Fault)>,
-    calls: Arc<AtomicUsize>,
+    calls: Calls,
     /// It has record keys and signatures of its own.
     own: bool,
 }
@@ -43,13 +50,13 @@ impl OwnLibrary {
     fn new() -> Self {
         let honest = RustCrypto::default();
         let suites = honest.supported_ciphersuites();
-        Self { honest, suites, fault: None, calls: Arc::default(), own: false }
+        Self { honest, suites, fault: None, calls: Calls::default(), own: false }
     }
 
-    /// A library that breaks down in its call with this number, from 0, and counts its calls.
-    pub(crate) fn broken(call: usize, fault: Fault) -> (CryptoProvider, Arc<AtomicUsize>) {
+    /// A library that breaks down in its call with this number, from 0.
+    pub(crate) fn broken(call: usize, fault: Fault) -> (CryptoProvider, Calls) {
         let library = Self { fault: Some((call, fault)), ..Self::new() };
-        let calls = Arc::clone(&library.calls);
+        let calls = library.calls.clone();
         (CryptoProvider::custom(library), calls)
     }
 
@@ -59,8 +66,14 @@ impl OwnLibrary {
         CryptoProvider::custom(Self { suites, ..Self::new() })
     }
 
-    fn pass<T: Shorten>(&self, result: Result<T, CryptoError>) -> Result<T, CryptoError> {
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+    fn pass<T: Shorten>(
+        &self,
+        name: &'static str,
+        result: Result<T, CryptoError>,
+    ) -> Result<T, CryptoError> {
+        let mut calls = self.calls.names();
+        let call = calls.len();
+        calls.push(name);
         match self.fault {
             Some((broken, Fault::Failure)) if broken == call => {
                 Err(CryptoError::CryptoLibraryError)
@@ -128,7 +141,8 @@ impl CryptoLibrary for OwnLibrary {
 
     fn fill_random(&self, out: &mut [u8]) -> Result<(), ChannelCryptoError> {
         let random = self.honest.random_vec(out.len());
-        let random = self.pass(random.map_err(|_| CryptoError::InsufficientRandomness));
+        let random = random.map_err(|_| CryptoError::InsufficientRandomness);
+        let random = self.pass("random", random);
         let random = random.map_err(|_| ChannelCryptoError::Random)?;
         if random.len() != out.len() {
             return Err(ChannelCryptoError::Random);
@@ -200,7 +214,7 @@ impl RecordAead for Careless {
 macro_rules! pass {
     ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $name(&self, $($argument: $type),*) -> Result<$result, CryptoError> {
-            self.pass(OpenMlsCrypto::$name(&self.honest, $($argument),*))
+            self.pass(stringify!($name), OpenMlsCrypto::$name(&self.honest, $($argument),*))
         })*
     };
 }
