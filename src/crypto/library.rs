@@ -99,7 +99,8 @@ use crate::error::CryptoError;
 ///
 /// The lengths of what goes in and of what comes out are checked around it, and Ed25519 keys and
 /// commitments of small order are rejected before it is asked. A failure of the library ends the
-/// connection.
+/// connection with [`Error::Crypto`](crate::Error::Crypto); only what it cannot open or verify, or
+/// seal to a key of the peer's, looks like the peer's fault.
 ///
 /// The methods use types of `openmls_traits`, which is at [`provider`](crate::provider). They
 /// follow OpenMLS and not this crate's versioning.
