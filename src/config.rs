@@ -107,7 +107,7 @@ pub struct ConfigBuilder<I, A> {
     identity: I,
     authentication_service: A,
     crypto: CryptoProvider,
-    cipher_suites: Vec<CipherSuite>,
+    cipher_suites: Option<Vec<CipherSuite>>,
     alpn: Vec<Vec<u8>>,
     rekey: RekeyPolicy,
     limits: Limits,
@@ -132,7 +132,7 @@ impl Config {
             identity: WantsIdentity,
             authentication_service: WantsAuthenticationService,
             crypto: CryptoProvider::default(),
-            cipher_suites: CipherSuite::ALL.to_vec(),
+            cipher_suites: None,
             alpn: Vec::new(),
             rekey: RekeyPolicy::default(),
             limits: Limits::default(),
@@ -148,7 +148,7 @@ impl Config {
             identity: config.identity,
             authentication_service: config.authentication_service,
             crypto: config.crypto,
-            cipher_suites: config.cipher_suites,
+            cipher_suites: Some(config.cipher_suites),
             alpn: config.alpn,
             rekey: config.rekey,
             limits: config.limits,
@@ -235,9 +235,9 @@ impl<I, A> ConfigBuilder<I, A> {
     }
 
     /// The cipher suites that may be used, best first. An initiator offers the first; a responder
-    /// allows all. Default: [`CipherSuite::ALL`].
+    /// allows all. Default: those of [`CipherSuite::ALL`] that the provider has.
     pub fn cipher_suites(mut self, suites: impl Into<Vec<CipherSuite>>) -> Self {
-        self.cipher_suites = suites.into();
+        self.cipher_suites = Some(suites.into());
         self
     }
 
@@ -288,10 +288,7 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
     ///
     /// [`Error::Config`] names the value that is out of range.
     pub fn build(mut self) -> Result<Config, Error> {
-        if self.cipher_suites.is_empty() {
-            return Err(ConfigError::NoCipherSuite.into());
-        }
-        dedup(&mut self.cipher_suites);
+        let cipher_suites = chosen_suites(self.cipher_suites, &self.crypto)?;
         dedup(&mut self.alpn);
         if self.alpn.len() > 64 || self.alpn.iter().any(|p| p.is_empty() || p.len() > 255) {
             return Err(ConfigError::Alpn.into());
@@ -312,7 +309,7 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
             identity: self.identity,
             authentication_service: self.authentication_service,
             crypto: self.crypto,
-            cipher_suites: self.cipher_suites,
+            cipher_suites,
             alpn: self.alpn,
             rekey: self.rekey,
             limits: self.limits,
@@ -454,6 +451,27 @@ impl<I, A> fmt::Debug for ConfigBuilder<I, A> {
             .field("rekey", &self.rekey)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
+    }
+}
+
+/// The suites that were asked for, or all that the provider has.
+fn chosen_suites(
+    wanted: Option<Vec<CipherSuite>>,
+    crypto: &CryptoProvider,
+) -> Result<Vec<CipherSuite>, ConfigError> {
+    let unsupported =
+        |suite| ConfigError::UnsupportedCipherSuite { provider: crypto.name(), suite };
+    let supported = crypto.cipher_suites();
+    let Some(mut suites) = wanted else {
+        return if supported.is_empty() { Err(unsupported(None)) } else { Ok(supported) };
+    };
+    if suites.is_empty() {
+        return Err(ConfigError::NoCipherSuite);
+    }
+    dedup(&mut suites);
+    match suites.iter().find(|suite| !supported.contains(suite)) {
+        Some(suite) => Err(unsupported(Some(*suite))),
+        None => Ok(suites),
     }
 }
 

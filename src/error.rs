@@ -10,6 +10,7 @@
 use std::{io, time::Duration};
 
 pub use crate::auth::AuthenticationError;
+use crate::crypto::CipherSuite;
 pub use crate::store::StoreError;
 pub use crate::wire::AlertDescription;
 
@@ -249,6 +250,15 @@ pub enum ConfigError {
     /// The list of cipher suites is empty.
     #[error("no cipher suite")]
     NoCipherSuite,
+    /// The [`CryptoProvider`](crate::CryptoProvider) does not have a cipher suite that was asked
+    /// for, or, when none was asked for, has none of this crate's.
+    #[error("the provider {provider} does not support {}", suite.map_or("any suite", CipherSuite::name))]
+    UnsupportedCipherSuite {
+        /// What the provider's library is called.
+        provider: &'static str,
+        /// The suite, if one was asked for.
+        suite: Option<CipherSuite>,
+    },
     /// An application protocol is empty or longer than 255 bytes.
     #[error("an application protocol must have 1 to 255 bytes")]
     Alpn,

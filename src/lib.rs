@@ -73,7 +73,8 @@
 //!
 //! - `tokio` (default): the adapters. Without it the crate is the machine alone, [`Connection`].
 //! - `redb` (default): `RedbStore`, sessions in a file.
-//! - `aws-lc` (default): cryptography by aws-lc-rs. Without it RustCrypto does everything.
+//! - `aws-lc` (default): cryptography by aws-lc-rs. Without it RustCrypto does everything. Another
+//!   library can be brought along, see [`CryptoProvider`].
 
 #![forbid(unsafe_code)]
 
@@ -123,6 +124,15 @@ pub use two_party::{Connection, EarlyDataStatus, Event, HandshakeKind, KeyPackag
 #[cfg(all(doctest, feature = "tokio", feature = "redb"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Cryptography of your own: what a [`CryptoProvider`] can be made of.
+pub mod provider {
+    pub use crate::crypto::{CryptoLibrary, RecordAead};
+    /// The crate with the traits and types of OpenMLS's cryptography, in the version used here.
+    pub use openmls_traits;
+    /// What some methods of [`openmls_traits`] return secrets in.
+    pub use tls_codec::SecretVLBytes;
+}
 
 /// Ways to weaken a channel, for tests and experiments.
 pub mod danger {

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/providers.rs"]
+mod providers;
+
 use std::{future::Future, io, sync::Arc};
 
 use mls_channel::{
@@ -26,18 +29,25 @@ impl Parties {
     ) -> Self {
         let client = Identity::generate("client").unwrap();
         let server = Identity::generate("server").unwrap();
-        let builder = |own: &Identity, peer: &Identity| {
+        let builder = |own: &Identity, peer: &Identity, crypto| {
             Config::builder()
+                .crypto_provider(crypto)
                 .identity(own.clone())
                 .authentication_service(PinnedKeys::parse(&peer.public_line()).unwrap())
                 .limits(Limits::default().with_max_early_data(16 * 1024))
         };
         Self {
             client: Arc::new(
-                builder(&client, &server).session_store(client_store).build().unwrap(),
+                builder(&client, &server, providers::client())
+                    .session_store(client_store)
+                    .build()
+                    .unwrap(),
             ),
             server: Arc::new(
-                builder(&server, &client).session_store(server_store).build().unwrap(),
+                builder(&server, &client, providers::server())
+                    .session_store(server_store)
+                    .build()
+                    .unwrap(),
             ),
         }
     }
@@ -294,4 +304,10 @@ async fn a_server_without_a_store_is_connected_to_anew() {
     assert_eq!(client.handshake_kind(), HandshakeKind::Full);
     assert_eq!(server.session_id(), None);
     assert_works(&mut client, &mut server).await;
+}
+
+providers::mount_on_every_provider! {
+    connect_resumes_and_says_so,
+    a_server_calls_its_client_back,
+    early_data_is_there_before_the_handshake_is_complete,
 }

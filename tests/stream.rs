@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/providers.rs"]
+mod providers;
 mod support;
 
 use std::{io, sync::Arc, time::Duration};
@@ -586,4 +588,14 @@ async fn the_writing_half_rekeys_while_the_reading_half_is_busy_or_gone() {
         };
         tokio::join!(rekey, serve, receive);
     }
+}
+
+providers::mount_on_every_provider! {
+    a_stream_tells_who_is_there,
+    bytes_go_both_ways_in_every_manner_of_reading_and_writing,
+    rekey_resolves_in_the_new_epoch,
+    both_ends_rekey_at_once,
+    half_close_leaves_the_other_direction_rekeys_included,
+    a_flipped_bit_on_the_wire_ends_both_ends,
+    an_untrusted_client_is_refused_and_told,
 }

@@ -7,7 +7,7 @@ use aes_gcm::{AeadInPlace, Aes128Gcm, KeyInit};
 use aws_lc_rs::aead as lc;
 use chacha20poly1305::ChaCha20Poly1305;
 
-use super::Aead;
+use super::{Aead, RecordAead, checked::Checked};
 use crate::error::CryptoError;
 
 /// Length of a tag in bytes, of every AEAD here.
@@ -31,6 +31,7 @@ enum Inner {
     AwsLc(lc::LessSafeKey),
     Aes128Gcm(Box<Aes128Gcm>),
     ChaCha20Poly1305(Box<ChaCha20Poly1305>),
+    Custom(Box<dyn RecordAead>),
 }
 
 /// A ciphertext failed authentication. There is nothing more to say about it.
@@ -61,7 +62,16 @@ impl AeadKey {
         }))
     }
 
+    pub(super) fn custom(library: &Checked, aead: Aead, key: &[u8]) -> Result<Self, CryptoError> {
+        if key.len() != aead.key_len() {
+            return Err(KEY_REJECTED);
+        }
+        Ok(Self(Inner::Custom(library.record_aead(aead, key)?)))
+    }
+
     /// Encrypts `data` in place and returns the 16-byte tag.
+    ///
+    /// On failure `data` may still be the plaintext.
     #[inline]
     pub(crate) fn seal_in_place(
         &self,
@@ -86,6 +96,7 @@ impl AeadKey {
                 .encrypt_in_place_detached(&nonce.into(), aad, data)
                 .map(Into::into)
                 .map_err(|_| SEAL_FAILED),
+            Inner::Custom(key) => key.seal_in_place(&nonce, aad, data),
         }
     }
 
@@ -122,7 +133,7 @@ impl AeadKey {
                 let [last_sealed, tag_sealed @ ..] = rest;
                 (*last_out, *tag) = (last_sealed, tag_sealed);
             }
-            Inner::Aes128Gcm(_) | Inner::ChaCha20Poly1305(_) => {
+            Inner::Aes128Gcm(_) | Inner::ChaCha20Poly1305(_) | Inner::Custom(_) => {
                 data_out.copy_from_slice(data);
                 *last_out = last;
                 *tag = self.seal_in_place(nonce, aad, content)?;
@@ -153,15 +164,9 @@ impl AeadKey {
                 key.open_separate_gather(nonce, lc::Aad::from(aad), ciphertext, tag, out)
                     .map_err(|_| OpenFailed)
             }
-            Inner::Aes128Gcm(key) => {
+            _ => {
                 out.copy_from_slice(ciphertext);
-                key.decrypt_in_place_detached(&nonce.into(), aad, out, tag.into())
-                    .map_err(|_| OpenFailed)
-            }
-            Inner::ChaCha20Poly1305(key) => {
-                out.copy_from_slice(ciphertext);
-                key.decrypt_in_place_detached(&nonce.into(), aad, out, tag.into())
-                    .map_err(|_| OpenFailed)
+                self.open_detached(nonce, aad, out, tag)
             }
         };
         if opened.is_err() {
@@ -184,6 +189,17 @@ impl AeadKey {
         let Some((data, tag)) = data.split_last_chunk_mut::<TAG_LEN>() else {
             return Err(OpenFailed);
         };
+        self.open_detached(nonce, aad, data, tag)?;
+        Ok(data.len())
+    }
+
+    fn open_detached(
+        &self,
+        nonce: [u8; 12],
+        aad: &[u8],
+        data: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), OpenFailed> {
         match &self.0 {
             // With the tag apart: LessSafeKey::open_in_place moves the plaintext onto itself.
             #[cfg(feature = "aws-lc")]
@@ -193,13 +209,20 @@ impl AeadKey {
                     .map_err(|_| OpenFailed)?;
             }
             Inner::Aes128Gcm(key) => key
-                .decrypt_in_place_detached(&nonce.into(), aad, data, (&*tag).into())
+                .decrypt_in_place_detached(&nonce.into(), aad, data, tag.into())
                 .map_err(|_| OpenFailed)?,
             Inner::ChaCha20Poly1305(key) => key
-                .decrypt_in_place_detached(&nonce.into(), aad, data, (&*tag).into())
+                .decrypt_in_place_detached(&nonce.into(), aad, data, tag.into())
                 .map_err(|_| OpenFailed)?,
+            Inner::Custom(key) => {
+                if key.open_in_place(&nonce, aad, data, tag).is_err() {
+                    // It may have decrypted before it looked at the tag.
+                    data.fill(0);
+                    return Err(OpenFailed);
+                }
+            }
         }
-        Ok(data.len())
+        Ok(())
     }
 }
 

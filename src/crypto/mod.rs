@@ -7,16 +7,26 @@
 mod aead;
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
+mod checked;
+mod library;
 mod memory;
-mod rust_crypto;
 mod signing;
+mod small_order;
 mod suite;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
+use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::{
+    OpenMlsProvider,
     crypto::OpenMlsCrypto,
     random::OpenMlsRand,
     types::{
@@ -28,26 +38,52 @@ use tls_codec::SecretVLBytes;
 
 #[cfg(feature = "aws-lc")]
 use self::aws_lc::{AwsLc, HpkePrivateKey};
-use self::{memory::Memory, rust_crypto::RustCryptoBackend};
-use crate::error::CryptoError;
+use self::{checked::Checked, library::OpenMls, memory::Memory};
+use crate::error::{CryptoError, Error};
 
 pub(crate) use self::{
     aead::AeadKey,
     signing::{Ed25519Key, MlsSigner},
     suite::Aead,
 };
+pub use library::{CryptoLibrary, RecordAead};
 pub use suite::CipherSuite;
 
 /// The cryptographic library behind a channel: the group's cryptography and the records.
 ///
-/// Both providers implement the same suites and interoperate; the two ends of a channel need not
-/// agree on one. A clone is cheap and shares the state of its original.
+/// All providers interoperate; the two ends of a channel need not agree on one. A clone is cheap and
+/// shares the state of its original.
 ///
 /// - [`CryptoProvider::aws_lc`]: AWS-LC, through the crate `aws-lc-rs`. The default. It has
 ///   assembly for the record ciphers and for the curves of x86-64 and aarch64. It builds C code.
 /// - [`CryptoProvider::rust_crypto`]: the crates of the RustCrypto project and `ed25519-dalek`.
 ///   Pure Rust and slower: for targets without a C compiler, and for builds that may not have C
 ///   in them (feature `aws-lc` off). It does not erase all of an AES-GCM key on drop.
+/// - [`CryptoProvider::from_openmls`]: any provider of OpenMLS.
+/// - [`CryptoProvider::custom`]: a [`CryptoLibrary`] of your own.
+///
+/// The first two have every suite of this crate, and the same answers to the test vectors of
+/// RFC 8032, RFC 9180 and Wycheproof.
+///
+/// ```
+/// use mls_channel::{Config, CryptoProvider, Identity, PinnedKeys};
+/// use openmls_rust_crypto::OpenMlsRustCrypto; // or openmls_libcrux_crypto::Provider, or yours
+///
+/// # fn main() -> Result<(), mls_channel::Error> {
+/// # let server = Identity::generate("server.example")?;
+/// let crypto = CryptoProvider::from_openmls("my library", OpenMlsRustCrypto::default());
+/// let config = Config::builder()
+///     .identity(Identity::generate("client")?)
+///     .authentication_service(PinnedKeys::parse(&server.public_line())?)
+///     .crypto_provider(crypto)
+///     .build()?;
+/// # let _ = config;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// What is done outside of a connection, [`Identity::generate`](crate::Identity::generate),
+/// fingerprints and [`EncryptedStore`](crate::EncryptedStore), uses [`CryptoProvider::default`].
 ///
 /// A provider of a configuration keeps no state of a connection. Its OpenMLS traits are implemented for the group
 /// layer of this crate; they follow OpenMLS and not this crate's versioning.
@@ -55,13 +91,16 @@ pub use suite::CipherSuite;
 pub struct CryptoProvider {
     backend: Backend,
     memory: Option<Arc<Memory>>,
+    /// Set when the library could not do what no peer can hinder it to do.
+    failed: Option<Arc<AtomicBool>>,
 }
 
 #[derive(Clone)]
 enum Backend {
     #[cfg(feature = "aws-lc")]
     AwsLc(AwsLc),
-    RustCrypto(RustCryptoBackend),
+    RustCrypto(Checked),
+    Custom(Checked),
 }
 
 impl CryptoProvider {
@@ -71,7 +110,7 @@ impl CryptoProvider {
     /// up to 37 ms. Make the configuration at start, and the first connection does not wait for it.
     #[cfg(feature = "aws-lc")]
     pub fn aws_lc() -> Self {
-        Self { backend: Backend::AwsLc(AwsLc), memory: None }
+        Self { backend: Backend::AwsLc(AwsLc), memory: None, failed: None }
     }
 
     /// The provider over the RustCrypto crates.
@@ -83,23 +122,72 @@ impl CryptoProvider {
     ///
     /// If the operating system has no randomness.
     pub fn rust_crypto() -> Self {
-        Self { backend: Backend::RustCrypto(RustCryptoBackend::default()), memory: None }
+        let library = OpenMls { name: "RustCrypto", provider: OpenMlsRustCrypto::default() };
+        Self { backend: Backend::RustCrypto(Checked::new(library)), memory: None, failed: None }
     }
 
-    /// The name of the library: `aws-lc` or `RustCrypto`.
+    /// A provider over a provider of OpenMLS, for example `openmls_libcrux_crypto::Provider`.
+    ///
+    /// Its cryptography and its randomness are used, its storage is not. What it has to do is what
+    /// a [`CryptoLibrary`] has to.
+    pub fn from_openmls<P>(name: &'static str, provider: P) -> Self
+    where
+        P: OpenMlsProvider + Send + Sync + 'static,
+    {
+        Self::custom(OpenMls { name, provider })
+    }
+
+    /// A provider over a library of your own.
+    pub fn custom(library: impl CryptoLibrary + 'static) -> Self {
+        Self { backend: Backend::Custom(Checked::new(library)), memory: None, failed: None }
+    }
+
+    /// The name of the library: `aws-lc`, `RustCrypto`, or what a custom one calls itself.
     pub fn name(&self) -> &'static str {
         match &self.backend {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(_) => "aws-lc",
-            Backend::RustCrypto(_) => "RustCrypto",
+            Backend::RustCrypto(library) | Backend::Custom(library) => library.name(),
         }
+    }
+
+    /// The suites of this crate that the library has, in the order of [`CipherSuite::ALL`].
+    pub fn cipher_suites(&self) -> Vec<CipherSuite> {
+        let supported = |suite: &CipherSuite| {
+            Ciphersuite::try_from(suite.id()).is_ok_and(|suite| self.supports(suite).is_ok())
+        };
+        CipherSuite::ALL.iter().copied().filter(supported).collect()
     }
 
     /// The same library, with a memory of its own for one group: of the signatures that are made
     /// first, and of the HPKE key that was used last. Whoever replaces that key has to
     /// [`forget`](Self::forget) it.
     pub(crate) fn for_group(&self) -> Self {
-        Self { backend: self.backend.clone(), memory: Some(Arc::default()) }
+        Self { memory: Some(Arc::default()), ..self.watched() }
+    }
+
+    /// The same library, watched from now on: see [`blame`](Self::blame). A clone and one
+    /// [`for a group`](Self::for_group) are watched along with it.
+    pub(crate) fn watched(&self) -> Self {
+        Self { failed: Some(self.failed.clone().unwrap_or_default()), ..self.clone() }
+    }
+
+    /// The error for something of the peer's that could not be processed: `peer`, unless the
+    /// library has failed on the way. OpenMLS does not always tell the one from the other.
+    pub(crate) fn blame(&self, peer: impl Into<Error>) -> Error {
+        if self.failed.as_ref().is_some_and(|failed| failed.load(Ordering::Relaxed)) {
+            CryptoError::Internal("the cryptographic library").into()
+        } else {
+            peer.into()
+        }
+    }
+
+    /// Remembers a failure that cannot be the peer's.
+    fn watch<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
+        if let (Err(_), Some(failed)) = (&result, &self.failed) {
+            failed.store(true, Ordering::Relaxed);
+        }
+        result
     }
 
     #[cfg(all(test, feature = "aws-lc"))]
@@ -120,6 +208,7 @@ impl CryptoProvider {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(_) => AeadKey::aws_lc(aead, key),
             Backend::RustCrypto(_) => AeadKey::rust_crypto(aead, key),
+            Backend::Custom(library) => AeadKey::custom(library, aead, key),
         }
     }
 
@@ -156,11 +245,11 @@ impl CryptoProvider {
 
     /// Fills `out` from the library's random generator.
     pub(crate) fn fill_random(&self, out: &mut [u8]) -> Result<(), CryptoError> {
-        match &self.backend {
+        self.watch(match &self.backend {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(backend) => backend.fill_random(out),
-            Backend::RustCrypto(backend) => backend.fill_random(out),
-        }
+            Backend::RustCrypto(library) | Backend::Custom(library) => library.fill_random(out),
+        })
     }
 
     /// Takes the cost of the first random bytes now (see [`CryptoProvider::aws_lc`]).
@@ -174,7 +263,7 @@ impl CryptoProvider {
         match &self.backend {
             #[cfg(feature = "aws-lc")]
             Backend::AwsLc(backend) => backend,
-            Backend::RustCrypto(backend) => backend,
+            Backend::RustCrypto(library) | Backend::Custom(library) => library,
         }
     }
 }
@@ -226,7 +315,7 @@ impl OpenMlsCrypto for CryptoProvider {
         salt: &[u8],
         ikm: &[u8],
     ) -> Result<SecretVLBytes, types::CryptoError> {
-        self.implementation().hkdf_extract(hash_type, salt, ikm)
+        self.watch(self.implementation().hkdf_extract(hash_type, salt, ikm))
     }
 
     fn hmac(
@@ -235,7 +324,7 @@ impl OpenMlsCrypto for CryptoProvider {
         key: &[u8],
         message: &[u8],
     ) -> Result<SecretVLBytes, types::CryptoError> {
-        self.implementation().hmac(hash_type, key, message)
+        self.watch(self.implementation().hmac(hash_type, key, message))
     }
 
     fn hkdf_expand(
@@ -245,11 +334,13 @@ impl OpenMlsCrypto for CryptoProvider {
         info: &[u8],
         okm_len: usize,
     ) -> Result<SecretVLBytes, types::CryptoError> {
-        self.implementation().hkdf_expand(hash_type, prk, info, okm_len)
+        let okm = self.implementation().hkdf_expand(hash_type, prk, info, okm_len);
+        // A path secret of the peer's may have any length.
+        if prk.len() == hash_type.size() { self.watch(okm) } else { okm }
     }
 
     fn hash(&self, hash_type: HashType, data: &[u8]) -> Result<Vec<u8>, types::CryptoError> {
-        self.implementation().hash(hash_type, data)
+        self.watch(self.implementation().hash(hash_type, data))
     }
 
     fn aead_encrypt(
@@ -260,7 +351,7 @@ impl OpenMlsCrypto for CryptoProvider {
         nonce: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
-        self.implementation().aead_encrypt(alg, key, data, nonce, aad)
+        self.watch(self.implementation().aead_encrypt(alg, key, data, nonce, aad))
     }
 
     fn aead_decrypt(
@@ -278,7 +369,7 @@ impl OpenMlsCrypto for CryptoProvider {
         &self,
         alg: SignatureScheme,
     ) -> Result<(Vec<u8>, Vec<u8>), types::CryptoError> {
-        self.implementation().signature_key_gen(alg)
+        self.watch(self.implementation().signature_key_gen(alg))
     }
 
     fn verify_signature(
@@ -300,7 +391,7 @@ impl OpenMlsCrypto for CryptoProvider {
         data: &[u8],
         key: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
-        self.implementation().sign(alg, data, key)
+        self.watch(self.implementation().sign(alg, data, key))
     }
 
     fn hpke_seal(
@@ -374,7 +465,7 @@ impl OpenMlsCrypto for CryptoProvider {
         config: HpkeConfig,
         ikm: &[u8],
     ) -> Result<HpkeKeyPair, types::CryptoError> {
-        self.implementation().derive_hpke_keypair(config, ikm)
+        self.watch(self.implementation().derive_hpke_keypair(config, ikm))
     }
 }
 

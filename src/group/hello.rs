@@ -3,10 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openmls::prelude::{
-    CredentialType, Extensions, KeyPackage, KeyPackageVerifyError, Lifetime, MlsGroup,
+    CredentialType, Extensions, GroupId, KeyPackage, KeyPackageVerifyError, Lifetime, MlsGroup,
     MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
     ProtocolVersion, tls_codec::DeserializeBytes as _,
 };
+
+use openmls_traits::random::OpenMlsRand as _;
 
 use super::{
     Claim, Group, Provider, capabilities, ciphersuite, credential, join_config,
@@ -24,6 +26,9 @@ use crate::{
 /// How long a KeyPackage may be answered. It is made for one connection, so this only has to cover
 /// the difference between two clocks.
 const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Length of a group ID in bytes.
+const GROUP_ID_LEN: usize = 16;
 
 /// Longest lifetime that a responder accepts in a KeyPackage.
 const MAX_LIFETIME: u64 = 24 * 3600;
@@ -90,10 +95,11 @@ impl Hello {
         let MlsMessageBodyIn::KeyPackage(key_package) = message.extract() else {
             return Err(InvalidMessage::UnexpectedWireFormat("KeyPackage").into());
         };
+        let crypto = crypto.watched();
         let key_package =
-            key_package.validate(crypto, ProtocolVersion::Mls10).map_err(|error| match error {
-                KeyPackageVerifyError::LifetimeError(_) => PeerMisbehaved::InvalidLifetime,
-                _ => PeerMisbehaved::InvalidKeyPackage,
+            key_package.validate(&crypto, ProtocolVersion::Mls10).map_err(|error| match error {
+                KeyPackageVerifyError::LifetimeError(_) => PeerMisbehaved::InvalidLifetime.into(),
+                _ => crypto.blame(PeerMisbehaved::InvalidKeyPackage),
             })?;
         check_lifetime(key_package.life_time(), now)?;
         let leaf = key_package.leaf_node();
@@ -127,11 +133,15 @@ impl Hello {
         now: SystemTime,
     ) -> Result<(Group, Vec<u8>), Error> {
         self.claim.differs_from(identity)?;
+        let crypto = &crypto.watched();
         let provider = Provider { crypto: crypto.for_group(), storage: Storage::new(retention) };
         let signer = signer(identity, crypto);
+        // OpenMLS would choose one like this, and panic if there is no randomness.
+        let group_id = crypto.random_array::<GROUP_ID_LEN>()?;
         let extension = parameters_extension(parameters.encode().map_err(|_| INTERNAL)?);
         let mut mls = MlsGroup::builder()
             .ciphersuite(ciphersuite(self.suite))
+            .with_group_id(GroupId::from_slice(&group_id))
             // Nobody receives the Add commit: it need not be encrypted.
             .with_wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .with_capabilities(capabilities(self.suite))
@@ -150,7 +160,7 @@ impl Hello {
             .create_group_info(false)
             .build(crypto, crypto, &signer, |_| true)
             // The group is as it must be, so what does not fit it is the KeyPackage.
-            .map_err(|_| PeerIncompatible::Capabilities("what the group requires"))?
+            .map_err(|_| crypto.blame(PeerIncompatible::Capabilities("what the group requires")))?
             .stage_commit(&provider)
             .map_err(|_| INTERNAL)?
             .to_welcome_msg()

@@ -113,7 +113,7 @@ impl Group {
                 ProcessMessageError::LibraryError(_) | ProcessMessageError::StorageError(_) => {
                     INTERNAL
                 }
-                _ => PeerMisbehaved::InvalidCommit.into(),
+                _ => self.provider.crypto.blame(PeerMisbehaved::InvalidCommit),
             })?;
         let from_member = matches!(processed.sender(), Sender::Member(_));
         let ProcessedMessageContent::StagedCommitMessage(commit) = processed.into_content() else {

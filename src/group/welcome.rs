@@ -47,7 +47,7 @@ impl Offer {
             return Err(PeerMisbehaved::UnexpectedGroup("another cipher suite").into());
         }
         let processed = ProcessedWelcome::new_from_welcome(&provider, &join_config(), welcome)
-            .map_err(refused)?;
+            .map_err(|error| refused(&provider, error))?;
         if !processed.psks().is_empty() {
             return Err(PeerMisbehaved::UnexpectedGroup("pre-shared keys").into());
         }
@@ -70,7 +70,9 @@ impl Offer {
         if tree.tls_serialized_len() > leaves + 1 + 4 {
             return Err(PeerMisbehaved::UnexpectedGroup("blank nodes").into());
         }
-        let staged = processed.into_staged_welcome(&provider, None).map_err(refused)?;
+        let staged = processed
+            .into_staged_welcome(&provider, None)
+            .map_err(|error| refused(&provider, error))?;
 
         let mut members = staged.members();
         let (Some(creator), Some(own), None) = (members.next(), members.next(), members.next())
@@ -139,11 +141,11 @@ impl Joined {
     }
 }
 
-fn refused(error: WelcomeError<StorageError>) -> Error {
+fn refused(provider: &Provider, error: WelcomeError<StorageError>) -> Error {
     match error {
         WelcomeError::StorageError(_) | WelcomeError::LibraryError(_) => {
             CryptoError::Internal("joining the group").into()
         }
-        _ => PeerMisbehaved::InvalidWelcome.into(),
+        _ => provider.crypto.blame(PeerMisbehaved::InvalidWelcome),
     }
 }

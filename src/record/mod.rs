@@ -17,6 +17,9 @@ pub(crate) use seal::SendPath;
 pub(crate) trait Output {
     /// Appends so many bytes, whatever they are, to be written over.
     fn extend(&mut self, length: usize) -> &mut [u8];
+
+    /// Takes so many bytes away that were appended last.
+    fn retract(&mut self, length: usize);
 }
 
 impl Output for BytesMut {
@@ -24,5 +27,9 @@ impl Output for BytesMut {
         let start = self.len();
         self.resize(start + length, 0);
         &mut self[start..]
+    }
+
+    fn retract(&mut self, length: usize) {
+        self.truncate(self.len().saturating_sub(length));
     }
 }

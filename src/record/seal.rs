@@ -67,10 +67,13 @@ impl SendPath {
         let record = out.extend(HEADER_LEN + length);
         let (header_out, sealed) = record.split_at_mut(HEADER_LEN);
         header_out.copy_from_slice(&header);
-        self.key
-            .aead
-            .seal_into(self.key.nonce(), &header, content, content_type.into(), sealed)
-            .map_err(|_| CryptoError::Internal("sealing a record"))?;
+        let (nonce, content_type) = (self.key.nonce(), content_type.into());
+        if self.key.aead.seal_into(nonce, &header, content, content_type, sealed).is_err() {
+            // Whoever sends what is in `out` must not send the plaintext.
+            record.fill(0);
+            out.retract(HEADER_LEN + length);
+            return Err(CryptoError::Internal("sealing a record").into());
+        }
         self.key.advance();
         Ok(())
     }

@@ -96,6 +96,10 @@ impl Output for Outgoing {
         self.end += length;
         &mut self.buffer[start..self.end]
     }
+
+    fn retract(&mut self, length: usize) {
+        self.end = self.start.max(self.end.saturating_sub(length));
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
 
+use crate::providers;
+
 /// The configurations of two parties that know each other.
 pub(crate) struct Configs {
     pub(crate) client: Config,
@@ -29,18 +31,18 @@ impl Configs {
     pub(crate) fn new() -> Self {
         let client = Identity::generate("client").unwrap();
         let server = Identity::generate("server").unwrap();
-        let config = |own: &Identity, peer: &Identity, policy, limits| {
+        let config = |own: &Identity, peer: &Identity, crypto| {
             Config::builder()
                 .identity(own.clone())
                 .authentication_service(PinnedKeys::parse(&peer.public_line()).unwrap())
-                .rekey_policy(policy)
-                .limits(limits)
+                .crypto_provider(crypto)
+                .rekey_policy(RekeyPolicy::manual())
                 .build()
                 .unwrap()
         };
         Self {
-            client: config(&client, &server, RekeyPolicy::manual(), Limits::default()),
-            server: config(&server, &client, RekeyPolicy::manual(), Limits::default()),
+            client: config(&client, &server, providers::client()),
+            server: config(&server, &client, providers::server()),
         }
     }
 

@@ -251,7 +251,7 @@ fn every_truncation_of_the_handshake_is_a_truncation() {
 
 // 2P-03: a KeyPackage can be replayed, and the responder's answer is lost on the replayer.
 #[test]
-fn a_replayed_hello_is_answered_but_never_confirmed() {
+pub(super) fn a_replayed_hello_is_answered_but_never_confirmed() {
     let identities = Identities::new();
     let mut pair = Pair::connect(identities.client(), identities.server());
     pair.write(Role::Initiator, b"buy");
@@ -299,7 +299,7 @@ fn flipped(length: usize, bit: usize) -> Error {
 
 // CH-10, TL-02
 #[test]
-fn no_flipped_bit_of_a_record_goes_unnoticed() {
+pub(super) fn no_flipped_bit_of_a_record_goes_unnoticed() {
     for sending in BOTH {
         for bit in 0..(5 + 20 + 17) * 8 {
             let mut pair = Pair::connected();
@@ -326,7 +326,7 @@ fn no_flipped_bit_of_a_record_goes_unnoticed() {
 
 // CH-10: replayed, left out, out of order, sent back.
 #[test]
-fn records_in_another_order_are_refused() {
+pub(super) fn records_in_another_order_are_refused() {
     for sending in BOTH {
         for order in [&[0, 0][..], &[1], &[1, 0], &[0, 2]] {
             let mut pair = Pair::connected();
@@ -350,7 +350,7 @@ fn records_in_another_order_are_refused() {
 
 // CH-10, TL-02: a peer with the right keys and the wrong content.
 #[test]
-fn sealed_records_of_wrong_shape_are_refused() {
+pub(super) fn sealed_records_of_wrong_shape_are_refused() {
     let padded = |content: &[u8], zeros: usize| [content, &vec![0; zeros]].concat();
     let cases: &[(&str, Vec<u8>, Error)] = &[
         ("only padding", vec![0; 9], InvalidMessage::MissingContentType.into()),

@@ -27,7 +27,7 @@ fn forge(pair: &mut Pair, attacker: Role, forgery: Forgery<'_>) {
 
 // 2P-06, TL-06
 #[test]
-fn what_is_no_bare_self_update_is_refused() {
+pub(super) fn what_is_no_bare_self_update_is_refused() {
     let stranger = Identity::generate("stranger").unwrap();
     let not = |reason| Error::from(PeerMisbehaved::NotASelfUpdate(reason));
     let cases = |attacker: Role| {
@@ -65,7 +65,7 @@ fn what_is_no_bare_self_update_is_refused() {
 
 // 2P-06: a commit for the epoch before, twice; for the next one; of another group; one's own.
 #[test]
-fn a_commit_that_does_not_belong_here_is_refused() {
+pub(super) fn a_commit_that_does_not_belong_here_is_refused() {
     for attacker in BOTH {
         let victim = attacker.peer();
         // Applied, and sent again.

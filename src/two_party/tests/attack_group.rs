@@ -88,7 +88,7 @@ fn a_forged_group_without_a_fault_is_joined() {
 
 // 2P-05, TL-06
 #[test]
-fn a_group_that_the_profile_does_not_prescribe_is_refused() {
+pub(super) fn a_group_that_the_profile_does_not_prescribe_is_refused() {
     let unexpected = |reason| Error::from(PeerMisbehaved::UnexpectedGroup(reason));
     for (oddity, error) in [
         (Oddity::ThirdMember, unexpected("not exactly two members")),

@@ -270,7 +270,7 @@ fn a_foreign_suite_is_refused_and_named() {
 
 // CH-10: HPKE keys with which no secret can be agreed on.
 #[test]
-fn a_bad_hpke_key_is_refused() {
+pub(super) fn a_bad_hpke_key_is_refused() {
     for crypto in [CryptoProvider::default(), CryptoProvider::rust_crypto()] {
         for key in [vec![], vec![9; 31], vec![9; 33], vec![0; 32], vec![9; 16_000]] {
             let mut pair = forge(crypto.clone(), |hello, _| hello.init_key = key.clone());

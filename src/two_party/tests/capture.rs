@@ -141,7 +141,7 @@ fn a_thief_reads_on_until_the_victim_updates() {
 
 // 2P-19, PCS: after each end has updated once, in any order, the thief is out for good.
 #[test]
-fn after_both_have_updated_a_thief_reads_nothing() {
+pub(super) fn after_both_have_updated_a_thief_reads_nothing() {
     for victim in BOTH {
         for first in BOTH {
             let mut pair = Pair::stored();
@@ -220,7 +220,7 @@ fn the_paths_hold_no_key_of_an_earlier_epoch() {
 
 // 2P-19, TL-04: what is stored about the group does not pile up: keys of earlier epochs are deleted.
 #[test]
-fn the_stored_group_keeps_nothing_of_earlier_epochs() {
+pub(super) fn the_stored_group_keeps_nothing_of_earlier_epochs() {
     for victim in BOTH {
         let mut pair = Pair::stored();
         let stored =

@@ -4,7 +4,7 @@ use super::*;
 use crate::{error::PeerMisbehaved, wire::ContentType};
 
 #[test]
-fn one_direction_closes_and_the_other_goes_on_rekeys_included() {
+pub(super) fn one_direction_closes_and_the_other_goes_on_rekeys_included() {
     for closing in [Role::Initiator, Role::Responder] {
         let mut pair = Pair::connected();
         pair.write(closing, b"last words");

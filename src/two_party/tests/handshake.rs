@@ -9,7 +9,7 @@ use crate::{
 
 // 2P-01, 2P-04, 2P-05, CH-07
 #[test]
-fn both_ends_agree_on_everything() {
+pub(super) fn both_ends_agree_on_everything() {
     let identities = Identities::new();
     let mut pair = Pair::connect(
         identities.client().alpn_protocols(["h3", "h2"]),
@@ -50,7 +50,7 @@ fn channel_bindings_differ_between_connections_and_stay_for_one() {
 
 // CH-07
 #[test]
-fn the_exporter_depends_on_label_context_and_epoch() {
+pub(super) fn the_exporter_depends_on_label_context_and_epoch() {
     let mut pair = Pair::connected();
     let export = |pair: &Pair, label, context, length| {
         let secret = pair.initiator.connection.export_secret(label, context, length).unwrap();
@@ -124,7 +124,7 @@ fn the_two_providers_talk_to_each_other() {
 
 // TL-02: before the keys, records are handshake or alert; afterwards they all look the same.
 #[test]
-fn records_on_the_wire_have_the_form_of_tls() {
+pub(super) fn records_on_the_wire_have_the_form_of_tls() {
     let mut pair = Pair::connected();
     pair.write(Role::Initiator, &[7; 20_000]);
     pair.rekey(Role::Initiator);
@@ -145,7 +145,7 @@ fn records_on_the_wire_have_the_form_of_tls() {
 }
 
 #[test]
-fn the_handshake_works_byte_by_byte() {
+pub(super) fn the_handshake_works_byte_by_byte() {
     let identities = Identities::new();
     let mut pair = Pair::new(identities.client(), identities.server());
     for role in [Role::Initiator, Role::Responder, Role::Initiator] {
@@ -193,7 +193,7 @@ fn nothing_can_be_sent_before_the_handshake_is_complete() {
 
 // 2P-02: the initiator offers its next suite when the first is refused.
 #[test]
-fn the_initiator_falls_back_to_a_suite_that_both_have() {
+pub(super) fn the_initiator_falls_back_to_a_suite_that_both_have() {
     let identities = Identities::new();
     let mut pair = Pair::connect(
         identities.client(),
@@ -205,7 +205,7 @@ fn the_initiator_falls_back_to_a_suite_that_both_have() {
 
 // 2P-02
 #[test]
-fn without_a_common_suite_both_sides_say_so() {
+pub(super) fn without_a_common_suite_both_sides_say_so() {
     let identities = Identities::new();
     let mut pair = Pair::new(
         identities.client().cipher_suites([CipherSuite::ALL[0]]),
@@ -251,7 +251,7 @@ fn without_a_common_application_protocol_there_is_no_connection() {
 
 // 2P-03
 #[test]
-fn an_unknown_initiator_is_refused() {
+pub(super) fn an_unknown_initiator_is_refused() {
     let identities = Identities::new();
     let stranger = Identities::new();
     let mut pair =
@@ -394,7 +394,7 @@ fn a_stream_that_ends_in_the_handshake_is_truncated() {
 
 // TL-01, TL-03: the keys on the wire, derived from the group by nothing but the text of the drafts.
 #[test]
-fn the_keys_on_the_wire_are_those_of_the_drafts() {
+pub(super) fn the_keys_on_the_wire_are_those_of_the_drafts() {
     let identities = Identities::new();
     for suite in CipherSuite::ALL {
         let mut pair =

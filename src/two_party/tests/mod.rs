@@ -8,6 +8,7 @@ mod attack_hello;
 mod capture;
 mod close;
 mod handshake;
+mod providers;
 mod rekey;
 mod resumption;
 mod schedules;
@@ -65,11 +66,11 @@ impl Identities {
 
     /// The client's configuration; updates are made by hand unless a test says otherwise.
     pub(super) fn client(&self) -> Builder {
-        configuration(&self.client, &self.server)
+        configuration(&self.client, &self.server).crypto_provider(providers::client())
     }
 
     pub(super) fn server(&self) -> Builder {
-        configuration(&self.server, &self.client)
+        configuration(&self.server, &self.client).crypto_provider(providers::server())
     }
 }
 

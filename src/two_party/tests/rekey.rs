@@ -21,7 +21,7 @@ fn the_table_of_crossing_updates() {
 
 // 2P-08, 2P-11, 2P-12
 #[test]
-fn an_update_switches_both_directions() {
+pub(super) fn an_update_switches_both_directions() {
     for role in BOTH {
         let mut pair = Pair::connected();
         let ticket = pair.rekey(role);
@@ -42,7 +42,7 @@ fn an_update_switches_both_directions() {
 
 // 2P-12: data flows in both directions at every point of the exchange.
 #[test]
-fn data_flows_while_an_update_is_outstanding() {
+pub(super) fn data_flows_while_an_update_is_outstanding() {
     for role in BOTH {
         let mut pair = Pair::connected();
         pair.write(role, b"1");
@@ -68,7 +68,7 @@ fn data_flows_while_an_update_is_outstanding() {
 
 // 2P-09, 2P-10
 #[test]
-fn when_updates_cross_the_initiators_wins_and_the_responders_follows() {
+pub(super) fn when_updates_cross_the_initiators_wins_and_the_responders_follows() {
     let mut pair = Pair::connected();
     let first = pair.rekey(Role::Initiator);
     let second = pair.rekey(Role::Responder);
@@ -107,7 +107,7 @@ fn one_update_at_a_time_and_requests_that_come_meanwhile_share_the_next() {
 
 // 2P-11, TL-04: an EpochKeyUpdate is the last record of the old epoch in each direction.
 #[test]
-fn old_keys_are_erased_as_soon_as_they_are_not_needed() {
+pub(super) fn old_keys_are_erased_as_soon_as_they_are_not_needed() {
     for role in BOTH {
         let mut pair = Pair::connected();
         let holds_both = |end: &mut End| end.established().receiver.path().keys().1.is_some();
@@ -126,7 +126,7 @@ fn old_keys_are_erased_as_soon_as_they_are_not_needed() {
 
 // TL-04: what was sealed under a replaced key does not open any more, on either side.
 #[test]
-fn a_record_of_the_old_epoch_does_not_open_after_the_switch() {
+pub(super) fn a_record_of_the_old_epoch_does_not_open_after_the_switch() {
     for role in BOTH {
         let mut pair = Pair::connected();
         pair.write(role.peer(), b"held back");
@@ -441,7 +441,7 @@ fn a_message_may_span_records_but_not_share_one_or_be_interrupted() {
 // 2P-12, TL-02: the records before a change of keys cannot be taken away unnoticed, in either
 // direction and however many.
 #[test]
-fn records_cut_off_at_the_end_of_an_epoch_are_missed() {
+pub(super) fn records_cut_off_at_the_end_of_an_epoch_are_missed() {
     for role in BOTH {
         for cut in [role, role.peer()] {
             let mut pair = Pair::connected();

@@ -195,7 +195,7 @@ fn id(pair: &Pair) -> SessionId {
 
 // 2P-14, 2P-15, 2P-17: one round trip, and both have healed.
 #[test]
-fn a_session_goes_on_over_another_connection() {
+pub(super) fn a_session_goes_on_over_another_connection() {
     let world = World::new();
     let pair = world.connect();
     assert_eq!(kinds(&pair), FULL);
@@ -217,7 +217,7 @@ fn a_session_goes_on_over_another_connection() {
 
 // 2P-14
 #[test]
-fn the_server_of_the_old_connection_can_resume_too() {
+pub(super) fn the_server_of_the_old_connection_can_resume_too() {
     let world = World::new();
     let session = id(&world.connect());
     let mut pair = world.call_back(&session);
@@ -369,7 +369,7 @@ fn the_initial_initiator_answers_a_crossing_request_with_its_own() {
 
 // 2P-16: the commit of the update that was not answered is in the request.
 #[test]
-fn an_unanswered_update_is_sent_again_as_the_request() {
+pub(super) fn an_unanswered_update_is_sent_again_as_the_request() {
     let world = World::new();
     let mut pair = world.connect();
     pair.rekey(Role::Initiator);
@@ -397,7 +397,7 @@ fn request_commit(sent: &[u8]) -> Vec<u8> {
 
 // TL-08
 #[test]
-fn early_data_comes_with_the_request_and_once() {
+pub(super) fn early_data_comes_with_the_request_and_once() {
     let world = World::new();
     drop(world.connect());
     for length in [1, 16384, 16385, 1 << 20] {
@@ -511,7 +511,7 @@ fn ends_that_are_out_of_step_start_anew() {
 
 // 2P-21: a response, captured on the wire, is no request, although it holds a commit.
 #[test]
-fn a_response_cannot_be_presented_as_a_request() {
+pub(super) fn a_response_cannot_be_presented_as_a_request() {
     let world = World::new();
     drop(world.connect());
     let mut pair = world.dial();
@@ -734,7 +734,7 @@ fn a_removed_session_is_not_resumed() {
 
 // 2P-21: nothing leaves that the store does not have.
 #[test]
-fn nothing_is_sent_that_could_not_be_stored() {
+pub(super) fn nothing_is_sent_that_could_not_be_stored() {
     let failed = Error::from(StoreError::Failed("out of order".into()));
     // An update.
     let world = World::new();
@@ -836,7 +836,7 @@ fn a_forged_session_does_not_panic() {
 
 // 2P-19, 2P-21: the state before a resumption does not open what is said after it.
 #[test]
-fn a_resumption_heals() {
+pub(super) fn a_resumption_heals() {
     let world = World::new();
     drop(world.connect());
     let stolen = (world.client_store.image(), world.server_store.image());
