@@ -6,6 +6,7 @@
 
 mod connection;
 mod insider;
+mod resumption;
 mod seeds;
 
 use std::{
@@ -18,6 +19,7 @@ use bytes::BytesMut;
 pub use self::{
     connection::{connection_established, connection_initiator, connection_responder},
     insider::connection_insider,
+    resumption::resumption,
     seeds::seeds,
 };
 use crate::{

@@ -14,9 +14,10 @@ pub(super) struct Memory(Mutex<Contents>);
 
 #[derive(Default)]
 struct Contents {
-    /// Signatures that this party has just made. A Welcome shows the joiner its own leaf, and OpenMLS
-    /// verifies it like any other.
+    /// Signatures that this party makes before it is in the group. A Welcome shows the joiner its own
+    /// leaf, and OpenMLS verifies it like any other.
     signatures: Vec<Signed>,
+    joined: bool,
     /// The HPKE key that opened something last, parsed: parsing is a scalar multiplication.
     #[cfg(feature = "aws-lc")]
     hpke_key: Option<HpkePrivateKey>,
@@ -34,9 +35,13 @@ impl Memory {
     }
 
     pub(super) fn remember_signature(&self, key: &[u8; 32], message: &[u8], signature: &[u8; 64]) {
-        let signatures = &mut self.lock().signatures;
-        if signatures.len() < MAX_SIGNATURES {
-            signatures.push(Signed { key: *key, message: message.to_vec(), signature: *signature });
+        let contents = &mut *self.lock();
+        if !contents.joined && contents.signatures.len() < MAX_SIGNATURES {
+            contents.signatures.push(Signed {
+                key: *key,
+                message: message.to_vec(),
+                signature: *signature,
+            });
         }
     }
 
@@ -68,9 +73,9 @@ impl Memory {
         self.lock().hpke_key.is_some()
     }
 
-    /// Erases everything.
+    /// Erases everything. Signatures are not remembered any more.
     pub(super) fn clear(&self) {
-        *self.lock() = Contents::default();
+        *self.lock() = Contents { joined: true, ..Contents::default() };
     }
 }
 
@@ -92,6 +97,9 @@ mod tests {
         assert!(memory.has_signed(&[1; 32], b"package", &[3; 64]));
         assert!(!memory.has_signed(&[1; 32], b"too many", &[4; 64]));
         memory.clear();
-        assert!(!memory.has_signed(&[1; 32], b"leaf", &[2; 64]));
+        memory.remember_signature(&[1; 32], b"late", &[2; 64]);
+        for message in [&b"leaf"[..], b"late"] {
+            assert!(!memory.has_signed(&[1; 32], message, &[2; 64]));
+        }
     }
 }

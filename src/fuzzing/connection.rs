@@ -1,12 +1,12 @@
 //! Connections over a link that does what the fuzzer wants.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 
 use super::{CLIENT, CLIENT_HELLO, Input, SERVER, SERVER_NAME};
 use crate::{
-    Connection, Error, Event, ServerName, Time,
+    Config, Connection, Error, Event, ServerName, Time,
     auth::Role,
     wire::{ContentType, HEADER_LEN, MAX_CIPHERTEXT, Record, encode_plaintext},
 };
@@ -76,6 +76,7 @@ pub(super) struct End {
     written: Vec<u8>,
     received: Vec<u8>,
     pub(super) established: bool,
+    early_data: bool,
     epoch: u64,
     peer_closed: bool,
     error: Option<Error>,
@@ -83,14 +84,25 @@ pub(super) struct End {
 
 impl End {
     pub(super) fn initiator(now: Time) -> Self {
-        let mut out = BytesMut::new();
-        let name = ServerName::new(SERVER_NAME).expect("a name");
-        let connection = Connection::initiator(CLIENT.clone(), name, now, &mut out);
-        Self::new(connection.expect("an offer"), out)
+        Self::initiate(CLIENT.clone(), None, now)
     }
 
     pub(super) fn responder(now: Time) -> Self {
-        Self::new(Connection::responder(SERVER.clone(), now), BytesMut::new())
+        Self::respond(SERVER.clone(), now)
+    }
+
+    pub(super) fn initiate(config: Arc<Config>, early_data: Option<&[u8]>, now: Time) -> Self {
+        let mut out = BytesMut::new();
+        let name = ServerName::new(SERVER_NAME).expect("a name");
+        let connection = match early_data {
+            Some(data) => Connection::initiator_with_early_data(config, name, data, now, &mut out),
+            None => Connection::initiator(config, name, now, &mut out),
+        };
+        Self::new(connection.expect("an offer"), out)
+    }
+
+    pub(super) fn respond(config: Arc<Config>, now: Time) -> Self {
+        Self::new(Connection::responder(config, now), BytesMut::new())
     }
 
     fn new(connection: Connection, out: BytesMut) -> Self {
@@ -101,6 +113,7 @@ impl End {
             written: Vec::new(),
             received: Vec::new(),
             established: false,
+            early_data: false,
             epoch: 1,
             peer_closed: false,
             error: None,
@@ -147,9 +160,17 @@ impl End {
 
     fn note(&mut self, event: &Event) {
         assert_eq!(self.error, None);
-        assert_eq!(*event == Event::HandshakeComplete, !self.established);
+        let before = matches!(event, Event::HandshakeComplete | Event::EarlyData(_));
+        assert_eq!(before, !self.established);
         match event {
-            Event::HandshakeComplete => self.established = true,
+            Event::HandshakeComplete => {
+                self.established = true;
+                self.epoch = self.connection.statistics().expect("established").epoch;
+            }
+            Event::EarlyData(data) => {
+                assert!(!data.is_empty() && !self.early_data);
+                self.early_data = true;
+            }
             Event::Data(data) => {
                 assert!(!data.is_empty() && !self.peer_closed);
                 self.received.extend_from_slice(data);

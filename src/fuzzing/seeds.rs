@@ -80,6 +80,15 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         // Messages in fragments; padding; records of full size; alerts.
         ("connection_insider", vec![0, 9, 8, 0, 0, 0, 0, 0, 0, 0, 2, 0, 4, 3, 8, 0, 0, 64]),
         ("connection_insider", vec![1, 4, 4, 1, 0, 21, 0, 4, 3, 2, 80, 21, 15, 2, 23, 3]),
+        // Nothing is edited; a bit of the request, of the response, of the confirmation.
+        ("resumption", vec![0]),
+        ("resumption", vec![0, 1, 0, 100, 0, 1]),
+        ("resumption", vec![0, 0, 1, 0, 100, 0, 1]),
+        ("resumption", vec![0, 0, 0, 1, 0, 10, 0, 1]),
+        // The end of a request is lost, with the early data; a response is doubled.
+        ("resumption", vec![0, 1, 4, 0, 2]),
+        ("resumption", vec![0, 0, 1, 3, 0, 0, 0, 4]),
+        ("resumption", vec![1, 1, 0, 100, 0, 1]),
     ]
 }
 
