@@ -29,7 +29,8 @@ const RESERVED_LABELS: &str = "MLS-TLS ";
 /// Seals records, and does everything that concerns the group.
 pub(crate) struct Sender {
     path: SendPath,
-    session: Session,
+    /// Boxed, because streams are moved, and futures with streams in them.
+    session: Box<Session>,
     updates: OwnUpdates,
     flood: UpdateFlood,
     closed: bool,
@@ -51,7 +52,7 @@ impl Sender {
         updates.set_attention(&shared.counters);
         Self {
             path,
-            session,
+            session: Box::new(session),
             updates,
             flood: UpdateFlood::new(config.limits),
             closed: false,
