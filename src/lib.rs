@@ -80,6 +80,7 @@
 mod auth;
 mod config;
 mod crypto;
+mod dmls;
 pub mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -103,6 +104,10 @@ pub use config::{
     Config, ConfigBuilder, Limits, RekeyPolicy, WantsAuthenticationService, WantsIdentity,
 };
 pub use crypto::{CipherSuite, CryptoProvider};
+pub use dmls::{
+    Destination, DmlsEvent, DmlsInvitation, DmlsKeyPackages, DmlsMember, DmlsPolicy, DmlsSession,
+    DmlsUniverse, MemberIndex,
+};
 pub use error::Error;
 pub use identity::{Identity, PublicKey};
 pub use name::ServerName;
