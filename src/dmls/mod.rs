@@ -143,6 +143,9 @@ impl DmlsSession {
         from: MemberIndex,
         frame: impl Into<Bytes>,
     ) -> Result<(), Error> {
+        if self.dead.is_none() && self.removed_by.is_some() {
+            return self.receive_after_removal(now, from.0, frame.into());
+        }
         self.alive()?;
         let result = self.receive(now, from.0, frame.into()).and_then(|()| self.settle(now));
         self.remember_death(result)

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use super::policy::DmlsPolicy;
+use super::policy::{DmlsPolicy, MAX_BACKOFF};
 use crate::{
     error::Error,
     wire::{Frame, FrameHeader, ResendFrame},
@@ -20,8 +20,12 @@ pub(super) struct Inbound {
     bytes: usize,
     /// The place of the last frame that has come, whether or not there was room for it.
     last: Option<u64>,
-    /// Since when frames wait for one that has not come.
+    /// A frame of another member waits for one of this member that has not come.
+    wanted: bool,
+    /// Since when something waits for a frame that has not come.
     gap_since: Option<Instant>,
+    /// How often it has been asked for in vain.
+    asked: u32,
     /// Nothing of this member is processed any more.
     closed: Option<Error>,
 }
@@ -43,7 +47,16 @@ pub(super) enum Offer {
 
 impl Inbound {
     pub(super) fn starting_at(next: u64) -> Self {
-        Self { next, waiting: BTreeMap::new(), bytes: 0, last: None, gap_since: None, closed: None }
+        Self {
+            next,
+            waiting: BTreeMap::new(),
+            bytes: 0,
+            last: None,
+            wanted: false,
+            gap_since: None,
+            asked: 0,
+            closed: None,
+        }
     }
 
     pub(super) fn offer(
@@ -94,19 +107,23 @@ impl Inbound {
     pub(super) fn advance(&mut self) {
         if let Some((sequence, waiting)) = self.waiting.pop_first() {
             self.bytes -= waiting.frame.encoded().len();
+            self.asked = 0;
             self.next = sequence.saturating_add(1);
         }
     }
 
+    /// Whether a frame of another member waits for one of this member.
+    pub(super) fn set_wanted(&mut self, wanted: bool) {
+        self.wanted = wanted;
+    }
+
     /// Sees whether something is missing at `now`.
     pub(super) fn look_for_gap(&mut self, now: Instant) {
-        if self.last.is_none_or(|last| last < self.next)
-            || self.head().is_some()
-            || self.closed.is_some()
-        {
-            self.gap_since = None;
-        } else {
+        let is_missing = self.wanted || self.last.is_some_and(|last| last >= self.next);
+        if is_missing && self.head().is_none() && self.closed.is_none() {
             self.gap_since.get_or_insert(now);
+        } else {
+            self.gap_since = None;
         }
     }
 
@@ -116,9 +133,11 @@ impl Inbound {
             return None;
         }
         self.gap_since = Some(now);
-        let end = match self.waiting.first_key_value() {
-            Some((sequence, _)) => *sequence,
-            None => self.last?.saturating_add(1),
+        self.asked = self.asked.saturating_add(1);
+        let end = match (self.waiting.first_key_value(), self.last) {
+            (Some((sequence, _)), _) => *sequence,
+            (None, Some(last)) if last >= self.next => last.saturating_add(1),
+            _ => u64::MAX,
         };
         Some(ResendFrame { first: self.next, end })
     }
@@ -141,7 +160,8 @@ impl Inbound {
 
     /// When to ask for what is missing.
     pub(super) fn gap_due(&self, policy: &DmlsPolicy) -> Option<Instant> {
-        self.gap_since?.checked_add(policy.resend_after)
+        let factor = 2_u32.saturating_pow(self.asked).min(MAX_BACKOFF);
+        self.gap_since?.checked_add(policy.resend_after.saturating_mul(factor))
     }
 
     /// How many frames and bytes wait.
@@ -217,8 +237,8 @@ mod tests {
         offer(&mut inbound, 4, 1, None);
         inbound.look_for_gap(start);
         assert_eq!(inbound.ask(&policy, start), None);
-        for round in 1..4 {
-            let now = start + policy.resend_after * round;
+        for rounds in [1, 3, 7] {
+            let now = start + policy.resend_after * rounds;
             assert_eq!(inbound.ask(&policy, now), Some(ResendFrame { first: 0, end: 4 }));
             assert_eq!(inbound.ask(&policy, now + Duration::from_millis(1)), None);
         }

@@ -42,7 +42,8 @@ pub struct DmlsPolicy {
     pub incorporate_interval: Duration,
     /// How long an update waits to be incorporated until every member has acknowledged the same one.
     /// It keeps a member that shows others different commits from breaking Send Groups that import
-    /// them (DM-19); after this time healing is worth more. Default: 10 s.
+    /// them (DM-19), and one that vanishes from leaving commits behind that refer to what others have
+    /// not got; after this time healing is worth more. Default: 10 s.
     pub acknowledge_wait: Duration,
     /// How soon updates of others are acknowledged. Default: 1 s, in which several come together.
     pub acknowledge_updates_after: Duration,

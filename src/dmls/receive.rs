@@ -29,6 +29,21 @@ enum Step {
 }
 
 impl DmlsSession {
+    /// Takes a frame after this party was removed: others may still need some of its own, because
+    /// they are about to see commits that refer to them.
+    pub(super) fn receive_after_removal(
+        &mut self,
+        now: Time,
+        member: u16,
+        frame: Bytes,
+    ) -> Result<(), Error> {
+        let frame = Frame::parse(frame, self.policy.max_frame_size)?;
+        match frame.message_type {
+            DmlsMessageType::Resend => self.handle_resend(now, member, &frame),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn receive(&mut self, now: Time, member: u16, frame: Bytes) -> Result<(), Error> {
         let frame = Frame::parse(frame, self.policy.max_frame_size)?;
         let Some(peer) = self.peers.get_mut(&member) else {
@@ -74,6 +89,9 @@ impl DmlsSession {
     /// wait for.
     pub(super) fn drain(&mut self, now: Time) -> Result<(), Error> {
         let others: Vec<u16> = self.roster.others().collect();
+        for peer in self.peers.values_mut() {
+            peer.inbound.set_wanted(false);
+        }
         loop {
             let mut moved = false;
             for &member in &others {
@@ -171,7 +189,12 @@ impl DmlsSession {
         for import in &header.imports {
             match self.find_import(member, import)? {
                 Some(id) => ids.push(id),
-                None => return Ok(Step::Wait),
+                None => {
+                    if let Some(peer) = self.peers.get_mut(&import.member) {
+                        peer.inbound.set_wanted(true);
+                    }
+                    return Ok(Step::Wait);
+                }
             }
         }
         let mut psks = Vec::with_capacity(ids.len());
@@ -300,7 +323,7 @@ impl DmlsSession {
     /// Sends frames again (DM-14), not more often than they can be missed.
     fn handle_resend(&mut self, now: Time, member: u16, frame: &Frame) -> Result<(), Error> {
         let wanted = ResendFrame::decode(frame.body())?;
-        if wanted.first >= wanted.end || wanted.end > self.outbox.next() {
+        if wanted.first >= wanted.end {
             return Err(PeerMisbehaved::InvalidHeader("of a Resend").into());
         }
         let Some(peer) = self.peers.get_mut(&member) else {

@@ -190,7 +190,8 @@ pub(crate) struct Received {
 pub(crate) struct ResendFrame {
     /// The place of the first frame that is missing.
     pub(crate) first: u64,
-    /// The place of a frame that is there, so that nothing from it on is needed.
+    /// The place of a frame that is there, so that nothing from it on is needed; beyond the last frame
+    /// if everything is.
     pub(crate) end: u64,
 }
 

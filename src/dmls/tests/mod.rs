@@ -254,18 +254,29 @@ impl World {
                 Some(at) if at <= end.monotonic => {
                     let step = at.saturating_duration_since(self.now.monotonic);
                     self.now = self.now.after(step);
-                    for member in 0..self.members.len() {
-                        let due = self.members[member].session.poll_timeout();
-                        if due.is_some_and(|due| due <= self.now.monotonic) {
-                            self.act(member, DmlsSession::handle_timeout).unwrap();
-                        }
-                    }
+                    self.serve_timers();
                 }
                 _ => break,
             }
         }
         self.now = end;
         self.deliver_all();
+    }
+
+    pub(super) fn serve_timers(&mut self) {
+        for member in 0..self.members.len() {
+            let due = self.members[member].session.poll_timeout();
+            if due.is_some_and(|due| due <= self.now.monotonic) {
+                self.act(member, DmlsSession::handle_timeout).unwrap();
+            }
+        }
+    }
+
+    /// The member's process dies, and another one goes on with what is stored.
+    pub(super) fn restore(&mut self, member: usize) {
+        let node = &mut self.members[member];
+        let config = Arc::clone(&node.config);
+        node.session = DmlsSession::restore(config, node.policy, b"universe", self.now).unwrap();
     }
 
     pub(super) fn protect(&mut self, member: usize, data: &[u8]) {

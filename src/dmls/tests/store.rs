@@ -7,12 +7,6 @@ fn world() -> World {
     Setup { stores: true, ..Setup::default() }.joined(3)
 }
 
-fn restore(world: &mut World, member: usize) {
-    let node = &mut world.members[member];
-    let config = Arc::clone(&node.config);
-    node.session = DmlsSession::restore(config, node.policy, b"universe", world.now).unwrap();
-}
-
 #[test]
 fn a_restored_session_commits_before_it_sends() {
     let mut world = world();
@@ -20,7 +14,7 @@ fn a_restored_session_commits_before_it_sends() {
     world.protect(0, b"before the crash");
     world.pass(Duration::from_secs(12));
     let used: Vec<_> = world.recorded.iter().map(|(_, frame)| frame.clone()).collect();
-    restore(&mut world, 0);
+    world.restore(0);
     let epoch = world.members[0].session.epoch(index(0)).unwrap();
     world.protect(0, b"after the crash");
     assert_eq!(world.members[0].session.epoch(index(0)), Some(epoch + 1));
@@ -42,7 +36,7 @@ fn everyone_can_crash_and_the_universe_goes_on() {
         }
         world.pass(Duration::from_secs(25));
         for member in 0..3 {
-            restore(&mut world, member);
+            world.restore(member);
         }
         world.pass(Duration::from_secs(25));
         world.agree(&[0, 1, 2]);
@@ -68,7 +62,7 @@ fn lost_commits_are_sent_again_from_the_store() {
     world.act(0, DmlsSession::update).unwrap();
     world.lose(0, 1);
     world.lose(0, 2);
-    restore(&mut world, 0);
+    world.restore(0);
     world.protect(0, b"after the crash");
     world.pass(Duration::from_secs(60));
     world.agree(&[0, 1, 2]);
@@ -103,7 +97,7 @@ fn what_is_not_stored_or_damaged_is_reported() {
         assert!(!DmlsSession::is_blob(&blob[..length]));
     }
     assert!(DmlsSession::is_blob(&blob));
-    restore(&mut world, 0);
+    world.restore(0);
     let session = Setup::default().joined(2).members.remove(0).session;
     session.forget().unwrap();
 }
