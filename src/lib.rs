@@ -9,6 +9,9 @@
 //! and *The MLS-TLS secure channel protocol* (draft-kohbrok-mls-tls). What they leave open is decided
 //! in `docs/protocol.md`.
 //!
+//! For more than two parties there is [`DmlsSession`]: *Distributed MLS* (draft-xue-distributed-mls), in
+//! which everybody sends to everybody without agreeing on one state of a group.
+//!
 //! ```text
 //!  application          bytes, rekey(), peer()
 //! ──────────────────────────────────────────────────────────────
@@ -16,6 +19,7 @@
 //!                       MlsStream, split halves, MlsFramed
 //! ──────────────────────────────────────────────────────────────
 //!  two_party            Connection: handshake, rekey, resumption      no IO, no clock
+//!  dmls                 DmlsSession: a universe of many members
 //!  group     record     the MLS group;     TLS 1.3 records
 //!  wire                 messages, parameters, alerts
 //!  crypto    auth       aws-lc or RustCrypto;    who is the peer?

@@ -50,6 +50,9 @@ impl DmlsSession {
     /// Begins a universe that the application has defined (DM-02). Every member does this with the
     /// same `universe`, and each sends the Welcome to its Send Group.
     ///
+    /// The authentication service is asked about each of the others, as about an initiator of a
+    /// channel ([`Role::Initiator`](crate::Role::Initiator)) and without a server name.
+    ///
     /// # Errors
     ///
     /// [`Error::Config`] for a universe that cannot be, or to which this party does not belong;
@@ -149,6 +152,10 @@ impl DmlsSession {
         packages: Vec<Vec<MemberKeyPackage>>,
         now: Time,
     ) -> Result<Self, Error> {
+        if policy.max_frame_size < 4096 + 1024 * roster.members.len() {
+            let reason = "max_frame_size must be at least 4096 bytes and 1024 for each member";
+            return Err(ConfigError::OutOfRange(reason).into());
+        }
         let suite = config
             .cipher_suites
             .iter()

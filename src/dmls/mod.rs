@@ -86,6 +86,9 @@ pub enum Destination {
 /// and are asked for. A session with a store ([`Config`]'s) is stored in `poll_frame`, before
 /// anything leaves that depends on it.
 ///
+/// After [`DmlsEvent::RemovedSelf`] the session has no keys any more. Keep handing it frames for a while:
+/// others may ask for frames that they have missed.
+///
 /// An error of [`handle_frame`](Self::handle_frame) is about that frame, and the session goes on. An
 /// [`Error::Crypto`] or [`Error::Store`] is the end of the session; every later call gives it again.
 pub struct DmlsSession {

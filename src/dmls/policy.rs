@@ -59,8 +59,8 @@ pub struct DmlsPolicy {
     /// A member that does not update for this long is removed: who has stolen its state reads on.
     /// Default: `None`, because a member that only receives need not update.
     pub remove_without_update_after: Option<Duration>,
-    /// Longest frame that is accepted, in bytes. Default: 1 MiB, room for the Welcome to a thousand
-    /// members.
+    /// Longest frame that is sent and accepted, in bytes; the same for all members. At least 4096 and
+    /// 1024 for each member, so that a commit fits that incorporates all of them. Default: 2 MiB.
     pub max_frame_size: usize,
     /// Frames of one member that wait for earlier ones or for those of others. Default: 1024.
     pub max_waiting_frames: usize,
@@ -123,7 +123,7 @@ impl Default for DmlsPolicy {
             resend_after: Duration::from_millis(200),
             remove_unacknowledged_after: Some(Duration::from_secs(3600)),
             remove_without_update_after: None,
-            max_frame_size: 1 << 20,
+            max_frame_size: 2 << 20,
             max_waiting_frames: 1024,
             max_waiting_bytes: 4 << 20,
             max_kept_bytes: 16 << 20,

@@ -65,8 +65,8 @@ pub struct DmlsUniverse {
     pub export_key_length: u16,
     /// Leaves are replaced together with the import of a pre-shared key (DM-06). Without it a commit
     /// that imports keys is smaller and need not renew its owner's leaf, but the leaf keys of the
-    /// others in a Send Group stay what they were in the beginning: a thief who has them, and the
-    /// pre-shared keys of one moment, reads on in Send Groups whose owner imports nothing new.
+    /// others in a Send Group stay what they were in the beginning. Then the imported keys alone shut
+    /// a thief of those leaf keys out: one who gets hold of such a key later is in again.
     pub leaf_replacement: bool,
 }
 

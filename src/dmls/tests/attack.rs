@@ -353,3 +353,46 @@ fn strangers_and_wrong_universes_are_refused() {
     let error = DmlsSession::create(configs[0].clone(), policy, &universe, own, now).unwrap_err();
     assert!(matches!(error, Error::PeerNotTrusted(_)), "{error}");
 }
+
+// DM-06, DM-07: a member and Mallory agree on another leaf than the one of the update.
+#[test]
+fn a_leaf_of_another_key_is_refused_by_receivers_and_by_owners() {
+    use crate::group::send::LeafSeed;
+
+    let mut world = world();
+    world.act(0, DmlsSession::update).unwrap();
+    world.pass(Duration::from_secs(2));
+    let other = LeafSeed::new(zeroize::Zeroizing::new(vec![9; 32]));
+    let header = encode_frame_part(&crate::wire::LeafHeader { message_type: 5, epoch: 2 }).unwrap();
+    let accomplice = &mut world.members[0].session;
+    let group = accomplice.peers.get_mut(&2).unwrap().group.as_mut().unwrap();
+    let proposal = group.propose_leaf(&other, header.clone()).unwrap();
+    let received = {
+        let session = &mut world.members[MALLORY].session;
+        session.own.receive_proposal(&proposal).unwrap()
+    };
+    let session = &world.members[MALLORY].session;
+    let import = session.epochs[&0].reference(0);
+    let secret = session.epochs[&0].get(2).unwrap().psk.clone();
+    let id = psk::psk_id(2, b"send group 0");
+    let plan = CommitPlan {
+        psks: vec![Psk { id: &id, secret: &secret }],
+        leaves: vec![&received],
+        ..CommitPlan::default()
+    };
+    let frame = forged_commit(&mut world, vec![import], vec![proposal], plan);
+    world.hand(MALLORY, 1, frame);
+    assert_eq!(refusals(&world, 1), [PeerMisbehaved::InvalidLeaf("not that of the epoch").into()]);
+
+    // The owner of a Send Group compares too, before it commits.
+    let session = &mut world.members[0].session;
+    let group = session.peers.get_mut(&1).unwrap().group.as_mut().unwrap();
+    let proposal = group.propose_leaf(&other, header).unwrap();
+    let frame = Frame::new(DmlsMessageType::LeafUpdate, &proposal).unwrap().encoded().clone();
+    world.members[1].session.peers.get_mut(&0).unwrap().proposal = None;
+    world.members[1].errors.clear();
+    world.hand(0, 1, frame);
+    let error = PeerMisbehaved::InvalidLeaf("not that of the epoch").into();
+    assert_eq!(world.members[1].errors, [error]);
+    assert!(world.members[1].session.peers[&0].proposal.is_none());
+}

@@ -117,15 +117,33 @@ fn pre_shared_keys_alone_shut_a_thief_out_but_leave_the_stolen_leaf() {
     assert!(thief.read(&world, &world.recorded[before..], 0).is_empty());
     let leaf = world.members[0].session.own.leaf(Roster::leaf_in(0, 2)).unwrap();
     assert!(leaf == stolen, "the leaf was replaced");
-    let with = {
-        let mut world = universe(true);
-        let before = world.members[0].session.own.leaf(Roster::leaf_in(0, 2)).unwrap();
-        world.act(2, DmlsSession::update).unwrap();
-        world.pass(Duration::from_secs(3));
-        world.act(0, DmlsSession::commit).unwrap();
-        before != world.members[0].session.own.leaf(Roster::leaf_in(0, 2)).unwrap()
-    };
-    assert!(with, "with leaf replacement it is another one");
+}
+
+/// What a thief reads who gets hold of the key that was imported after the theft.
+fn read_with_the_imported_key(leaf_replacement: bool) -> Vec<Vec<u8>> {
+    let mut world = universe(leaf_replacement);
+    let mut thief = steal(&world, 2);
+    let before = world.recorded.len();
+    world.act(2, DmlsSession::update).unwrap();
+    world.pass(Duration::from_secs(3));
+    assert!(world.act(0, DmlsSession::commit).unwrap());
+    world.act(0, DmlsSession::update).unwrap();
+    world.protect(0, b"after another path");
+    world.deliver_all();
+    let known = &world.members[0].session.epochs[&2];
+    let entry = known.get(known.newest()).unwrap();
+    let entry =
+        psk::EpochEntry { psk: entry.psk.clone(), leaf: entry.leaf.clone(), digest: entry.digest };
+    let epochs = thief.0.epochs.get_mut(&2).unwrap();
+    epochs.insert(known.newest(), entry, world.now.monotonic);
+    thief.read(&world, &world.recorded[before..], 0)
+}
+
+// DM-20: the same, for whom the imported key is not enough.
+#[test]
+fn only_with_leaf_replacement_a_stolen_key_does_not_let_a_thief_in_again() {
+    assert_eq!(read_with_the_imported_key(false), [b"after another path"]);
+    assert!(read_with_the_imported_key(true).is_empty());
 }
 
 // DM-20: what was sent in earlier epochs cannot be read with later state.
