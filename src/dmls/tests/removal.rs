@@ -137,3 +137,32 @@ fn a_lonely_frame_that_nobody_got_is_sent_again() {
     world.pass(Duration::from_secs(60));
     assert!([1, 2].iter().all(|at| world.data(*at, 0) == [b"lonely"]));
 }
+
+// DM-12: member 4 has incorporated 3 before it saw that 3 leaves, then 4 is removed as well, and
+// member 1 has incorporated that very update of 4.
+#[test]
+fn who_leaves_first_is_kept_for_who_leaves_second() {
+    let policy = DmlsPolicy { acknowledge_wait: Duration::ZERO, ..DmlsPolicy::manual() };
+    let mut world = Setup { policy, leaf_replacement: false, ..Setup::default() }.joined(5);
+    let deliver = |world: &mut World, from, to| {
+        while world.on_link(from, to) > 0 {
+            world.deliver(from, to);
+        }
+    };
+    world.act(3, DmlsSession::update).unwrap();
+    world.deliver_all();
+    world.act(4, DmlsSession::update_and_commit).unwrap();
+    world.act(0, |session, now| session.remove(now, index(3))).unwrap();
+    for (from, to) in [(0, 1), (0, 2), (1, 2), (2, 1), (1, 0), (2, 0), (4, 1)] {
+        deliver(&mut world, from, to);
+    }
+    assert!(world.act(1, DmlsSession::commit).unwrap());
+    world.act(0, |session, now| session.remove(now, index(4))).unwrap();
+    for (from, to) in [(0, 2), (4, 2), (1, 2)] {
+        deliver(&mut world, from, to);
+    }
+    world.pass(Duration::from_secs(30));
+    assert!(world.members.iter().all(|node| !node.events.iter().any(is_refusal)));
+    world.agree(&[0, 1, 2]);
+    assert_eq!(world.epochs(2)[3..], [None, None]);
+}
