@@ -170,6 +170,31 @@ pub enum PeerMisbehaved {
     /// The peer selected an application protocol that was not offered.
     #[error("the peer selected an application protocol that was not offered")]
     UnofferedAlpn,
+    /// A frame belongs to a Send Group of which nothing is known.
+    #[error("a frame of an unknown Send Group")]
+    UnknownSendGroup,
+    /// A frame or a message of a Send Group does not come from its owner (DM-01).
+    #[error("only the owner of a Send Group commits and sends in it")]
+    NotTheOwner,
+    /// A commit in a Send Group carries a proposal that has no place there.
+    #[error("unexpected proposal in a Send Group: {0}")]
+    UnexpectedProposal(&'static str),
+    /// A leaf in a Send Group is not the one that belongs there (DM-06, DM-07).
+    #[error("a leaf in a Send Group is wrong: {0}")]
+    InvalidLeaf(&'static str),
+    /// A commit refers to an epoch that its Send Group cannot have had, or that is long gone.
+    #[error("a commit refers to an epoch that is not there")]
+    InvalidPsk,
+    /// A commit refers to another version of an epoch than this party knows: its sender, or the owner
+    /// of that epoch, shows different things to different members.
+    #[error("a commit refers to another version of an epoch")]
+    ConflictingEpoch,
+    /// The header of a frame contradicts what is in it.
+    #[error("the header of a frame is wrong: {0}")]
+    InvalidHeader(&'static str),
+    /// The universe is declared otherwise than it was agreed.
+    #[error("unexpected universe: {0}")]
+    UnexpectedUniverse(&'static str),
     /// A request announces more early data than the protocol allows, or other early data than it
     /// announced has come.
     #[error("early data: {0}")]
@@ -238,6 +263,15 @@ pub enum ApiMisuse {
     /// Early data is longer than 1 MiB.
     #[error("early data is longer than 1 MiB")]
     EarlyDataTooLong,
+    /// Application data does not fit into a frame.
+    #[error("application data is longer than a frame may be")]
+    MessageTooLong,
+    /// The other members have many updates of this party to acknowledge first.
+    #[error("too many updates that others have not acknowledged")]
+    TooManyUpdates,
+    /// No such member, or one that was removed.
+    #[error("no such member")]
+    UnknownMember,
     /// The requested exporter output is too long, or the label is not allowed.
     #[error("the exporter arguments are not valid")]
     Exporter,
@@ -342,6 +376,14 @@ impl Error {
                 PeerMisbehaved::InvalidKeyPackage => A::BadCertificate,
                 PeerMisbehaved::InvalidLifetime => A::CertificateExpired,
                 PeerMisbehaved::InvalidWelcome | PeerMisbehaved::InvalidCommit => A::DecryptError,
+                PeerMisbehaved::UnknownSendGroup
+                | PeerMisbehaved::NotTheOwner
+                | PeerMisbehaved::UnexpectedProposal(_)
+                | PeerMisbehaved::InvalidLeaf(_)
+                | PeerMisbehaved::InvalidPsk
+                | PeerMisbehaved::ConflictingEpoch
+                | PeerMisbehaved::InvalidHeader(_)
+                | PeerMisbehaved::UnexpectedUniverse(_) => A::IllegalParameter,
                 PeerMisbehaved::MissingTransportParameters(_) => A::MissingExtension,
                 PeerMisbehaved::Downgrade => A::InsufficientSecurity,
                 PeerMisbehaved::WrongEpoch { .. }

@@ -9,6 +9,9 @@
 //! and *The MLS-TLS secure channel protocol* (draft-kohbrok-mls-tls). What they leave open is decided
 //! in `docs/protocol.md`.
 //!
+//! For more than two parties there is [`DmlsSession`]: *Distributed MLS* (draft-xue-distributed-mls), in
+//! which everybody sends to everybody without agreeing on one state of a group.
+//!
 //! ```text
 //!  application          bytes, rekey(), peer()
 //! ──────────────────────────────────────────────────────────────
@@ -16,6 +19,7 @@
 //!                       MlsStream, split halves, MlsFramed
 //! ──────────────────────────────────────────────────────────────
 //!  two_party            Connection: handshake, rekey, resumption      no IO, no clock
+//!  dmls                 DmlsSession: a universe of many members
 //!  group     record     the MLS group;     TLS 1.3 records
 //!  wire                 messages, parameters, alerts
 //!  crypto    auth       aws-lc or RustCrypto;    who is the peer?
@@ -81,6 +85,7 @@
 mod auth;
 mod config;
 mod crypto;
+mod dmls;
 pub mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -104,6 +109,10 @@ pub use config::{
     Config, ConfigBuilder, Limits, RekeyPolicy, WantsAuthenticationService, WantsIdentity,
 };
 pub use crypto::{CipherSuite, CryptoProvider};
+pub use dmls::{
+    Destination, DmlsEvent, DmlsInvitation, DmlsKeyPackages, DmlsMember, DmlsPolicy, DmlsSession,
+    DmlsUniverse, MemberIndex,
+};
 pub use error::Error;
 pub use identity::{Identity, PublicKey};
 pub use name::ServerName;

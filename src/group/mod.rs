@@ -7,6 +7,7 @@
 
 mod hello;
 mod resume;
+pub(crate) mod send;
 mod storage;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -162,6 +163,11 @@ impl Claim {
         let credential = BasicCredential::try_from(credential.clone())
             .map_err(|_| crate::auth::AuthenticationError::MalformedCredential)?;
         Ok(Self { name: credential.identity().to_vec(), signature_key: signature_key.to_vec() })
+    }
+
+    /// A claim that was checked before it was stored.
+    pub(crate) fn restore(name: Vec<u8>, signature_key: Vec<u8>) -> Self {
+        Self { name, signature_key }
     }
 
     pub(crate) fn presented(&self) -> PresentedIdentity<'_> {

@@ -7,7 +7,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use openmls_traits::storage::{CURRENT_VERSION, StorageProvider, traits};
@@ -27,6 +30,8 @@ const KEYS_CAPACITY: usize = 512;
 /// The values of one group. A value that is overwritten or removed is zeroized.
 pub(super) struct Storage {
     retention: Retention,
+    /// What is written now are ratchets that turn within an epoch.
+    ratchets_pass: AtomicBool,
     values: Mutex<Values>,
 }
 
@@ -35,6 +40,10 @@ pub(super) struct Storage {
 pub(crate) enum Retention {
     /// Everything, so that a snapshot can be cut.
     Everything,
+    /// Everything, but message secrets only as an epoch begins with them, or as a handshake message
+    /// leaves them. They grow with the group, and OpenMLS writes all of them for each application
+    /// message. Whoever loads such a snapshot may not send application messages in the epoch.
+    Epochs,
     /// Only what OpenMLS reads back while the group is in memory, which are keys. Encoding the rest
     /// would cost as much as a signature in each rekey, and nobody would ever look at it.
     Keys,
@@ -96,19 +105,62 @@ impl Kind {
 
 impl Storage {
     pub(super) fn new(retention: Retention) -> Self {
-        Self { retention, values: Mutex::default() }
+        Self { retention, ratchets_pass: AtomicBool::new(false), values: Mutex::default() }
+    }
+
+    /// The same values, kept apart from now on.
+    pub(super) fn copy(&self, retention: Retention) -> Self {
+        let values = self.lock().iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        Self { values: Mutex::new(values), ..Self::new(retention) }
+    }
+
+    pub(super) fn set_retention(&mut self, retention: Retention) {
+        self.retention = retention;
+    }
+
+    /// What is written until this is taken back is the turning of ratchets by application messages.
+    pub(super) fn ratchets_are_passing(&self, passing: bool) {
+        self.ratchets_pass.store(passing, Ordering::Relaxed);
+    }
+
+    /// Erases private keys that belong to no epoch: of KeyPackages and of proposals. The keys of the
+    /// current epoch are kept elsewhere.
+    pub(super) fn erase_encryption_keys(&self) {
+        self.lock().retain(|(kind, _), _| *kind != Kind::EncryptionKeyPair);
+    }
+
+    /// How many of them there are.
+    #[cfg(test)]
+    pub(super) fn encryption_keys(&self) -> usize {
+        self.lock().keys().filter(|(kind, _)| *kind == Kind::EncryptionKeyPair).count()
+    }
+
+    pub(super) fn erase_key_packages(&self) {
+        self.lock().retain(|(kind, _), _| *kind != Kind::KeyPackage);
     }
 
     /// Everything, as one blob; an error if not everything is kept.
     pub(super) fn snapshot(&self) -> Result<Zeroizing<Vec<u8>>, StorageError> {
         match self.retention {
-            Retention::Everything => encode(&(SNAPSHOT_VERSION, &*self.lock()), VALUE_CAPACITY),
+            Retention::Everything | Retention::Epochs => {
+                let values = self.lock();
+                // Room for all of it: a buffer that grows leaves copies behind.
+                let size: usize =
+                    values.iter().map(|((_, key), value)| key.len() + value.len() + 16).sum();
+                encode(&(SNAPSHOT_VERSION, &*values), VALUE_CAPACITY.max(size))
+            }
             Retention::Keys => Err(StorageError),
         }
     }
 
     fn keeps(&self, kind: Kind) -> bool {
-        self.retention == Retention::Everything || !kind.is_for_loading()
+        match self.retention {
+            Retention::Everything => true,
+            Retention::Epochs => {
+                kind != Kind::MessageSecrets || !self.ratchets_pass.load(Ordering::Relaxed)
+            }
+            Retention::Keys => !kind.is_for_loading(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Values> {
@@ -170,6 +222,7 @@ impl Storage {
         match postcard::from_bytes::<(u16, BTreeMap<(Kind, Vec<u8>), Vec<u8>>)>(snapshot) {
             Ok((SNAPSHOT_VERSION, values)) => Ok(Self {
                 retention: Retention::Everything,
+                ratchets_pass: AtomicBool::new(false),
                 values: Mutex::new(
                     values.into_iter().map(|(key, value)| (key, Zeroizing::new(value))).collect(),
                 ),

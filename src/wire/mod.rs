@@ -20,6 +20,7 @@
 mod alert;
 #[cfg(feature = "tokio")]
 mod codec;
+mod dmls;
 mod envelope;
 mod messages;
 mod parameters;
@@ -28,6 +29,12 @@ mod record;
 pub use alert::{Alert, AlertDescription, AlertLevel};
 #[cfg(feature = "tokio")]
 pub use codec::RecordCodec;
+pub(crate) use dmls::{
+    Acknowledgement, CommitFrame, DIGEST_LEN, EpochRef, Frame, FrameHeader, KeyPackagesFrame,
+    LeafHeader, Received, ResendFrame, UNIVERSE_PARAMETERS, UniverseFrame, UniverseParameters,
+    encode as encode_frame_part,
+};
+pub use dmls::{DmlsMessageType, encode_frame};
 pub use envelope::TwoPartyMessageType;
 pub(crate) use envelope::{ENVELOPE_LEN, MessageAssembler, RawMessage};
 pub use messages::TwoPartyMessage;

@@ -1,0 +1,319 @@
+//! The frames of Distributed MLS (DM-17).
+//!
+//! A frame is a message in the envelope, and travels in records of type handshake like those of the
+//! two-party profile; it may span records. What MLS has a format for is an MLSMessage. What else a
+//! receiver has to know before it can decrypt, the [`FrameHeader`], is the authenticated data of the
+//! MLSMessage: readable by everyone, and changed by nobody.
+
+use bytes::{Bytes, BytesMut};
+use tls_codec::{DeserializeBytes as _, TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+use super::{ContentType, ENVELOPE_LEN, encode_plaintext, envelope};
+use crate::error::InvalidMessage;
+
+/// Private-use extension of leaves and group contexts that marks a Send Group.
+pub(crate) const UNIVERSE_PARAMETERS: u16 = 0xf0a2;
+
+/// Length in bytes of the digest that tells one version of an epoch from another.
+pub(crate) const DIGEST_LEN: usize = 16;
+
+/// Which frame of Distributed MLS an envelope holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum DmlsMessageType {
+    /// Declares the universe (DM-03).
+    Universe = 1,
+    /// A member's KeyPackages, for the owners of the other Send Groups.
+    KeyPackages = 2,
+    /// The Welcome to its sender's Send Group.
+    Welcome = 3,
+    /// A commit in its sender's Send Group, behind the proposals that it refers to.
+    Commit = 4,
+    /// A proposal for its sender's leaf in the receiver's Send Group.
+    LeafUpdate = 5,
+    /// Application data.
+    Message = 6,
+    /// What its sender has of the other Send Groups.
+    Acknowledge = 7,
+    /// Asks the receiver to send frames again.
+    Resend = 8,
+}
+
+impl DmlsMessageType {
+    /// The name in `docs/protocol.md`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Universe => "Universe",
+            Self::KeyPackages => "KeyPackages",
+            Self::Welcome => "Welcome",
+            Self::Commit => "Commit",
+            Self::LeafUpdate => "LeafUpdate",
+            Self::Message => "Message",
+            Self::Acknowledge => "Acknowledge",
+            Self::Resend => "Resend",
+        }
+    }
+}
+
+impl TryFrom<u8> for DmlsMessageType {
+    type Error = InvalidMessage;
+
+    fn try_from(number: u8) -> Result<Self, InvalidMessage> {
+        match number {
+            1 => Ok(Self::Universe),
+            2 => Ok(Self::KeyPackages),
+            3 => Ok(Self::Welcome),
+            4 => Ok(Self::Commit),
+            5 => Ok(Self::LeafUpdate),
+            6 => Ok(Self::Message),
+            7 => Ok(Self::Acknowledge),
+            8 => Ok(Self::Resend),
+            other => Err(InvalidMessage::UnknownMessageType(other)),
+        }
+    }
+}
+
+impl From<DmlsMessageType> for u8 {
+    fn from(message_type: DmlsMessageType) -> Self {
+        message_type as Self
+    }
+}
+
+// Byte strings are `Vec<u8>` and not tls_codec's own types: those have a debug assertion that a
+// truncated string trips.
+
+/// A frame, in its envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) message_type: DmlsMessageType,
+    encoded: Bytes,
+}
+
+impl Frame {
+    pub(crate) fn new(message_type: DmlsMessageType, body: &[u8]) -> Result<Self, InvalidMessage> {
+        Ok(Self { message_type, encoded: envelope::seal(message_type, body)?.into() })
+    }
+
+    /// Takes the envelope apart.
+    pub(crate) fn parse(encoded: Bytes, limit: usize) -> Result<Self, InvalidMessage> {
+        let Some(&[number, high, middle, low]) = encoded.first_chunk() else {
+            return Err(InvalidMessage::Malformed("frame"));
+        };
+        let message_type = DmlsMessageType::try_from(number)?;
+        let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+        if length > limit {
+            return Err(InvalidMessage::MessageTooLong { length, limit });
+        }
+        match encoded.len() - ENVELOPE_LEN {
+            actual if actual < length => Err(InvalidMessage::Malformed("frame")),
+            actual if actual > length => Err(InvalidMessage::TrailingData("a frame")),
+            _ => Ok(Self { message_type, encoded }),
+        }
+    }
+
+    /// The envelope.
+    pub(crate) fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        self.encoded.get(ENVELOPE_LEN..).unwrap_or_default()
+    }
+}
+
+/// Cuts a frame into records.
+pub fn encode_frame(frame: &[u8], out: &mut BytesMut) {
+    encode_plaintext(ContentType::Handshake, frame, out);
+}
+
+/// The authenticated data of a Universe, Commit, Message or Acknowledge.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct FrameHeader {
+    pub(crate) message_type: u8,
+    /// The place of the frame among those of its sender; the Welcome has place 0.
+    pub(crate) sequence: u64,
+    /// Where the sender's memory begins again, if it has lost some: what lies between this place and
+    /// the frame's will never be sent.
+    pub(crate) resumed_from: Option<u64>,
+    /// The epochs of other Send Groups whose pre-shared keys a commit imports.
+    pub(crate) imports: Vec<EpochRef>,
+}
+
+/// The authenticated data of a LeafUpdate.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct LeafHeader {
+    pub(crate) message_type: u8,
+    /// The epoch of the proposer's own Send Group that has this leaf.
+    pub(crate) epoch: u64,
+}
+
+/// An epoch of a member's Send Group, as the one who names it knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct EpochRef {
+    pub(crate) member: u16,
+    pub(crate) epoch: u64,
+    /// The first bytes of the confirmed transcript hash.
+    pub(crate) digest: [u8; DIGEST_LEN],
+}
+
+/// The body of a Commit.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct CommitFrame {
+    pub(crate) proposals: Vec<Vec<u8>>,
+    pub(crate) commit: Vec<u8>,
+}
+
+/// The body of KeyPackages.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct KeyPackagesFrame {
+    pub(crate) key_packages: Vec<Vec<u8>>,
+}
+
+/// The application data of an Acknowledge: an entry for each Send Group that its sender has joined.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct Acknowledgement {
+    pub(crate) entries: Vec<Received>,
+}
+
+/// What a member has of one other Send Group.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct Received {
+    /// The newest update; epoch 0 if there was none.
+    pub(crate) newest: EpochRef,
+    /// The place of the first frame that is missing.
+    pub(crate) next: u64,
+}
+
+/// The body of a Resend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct ResendFrame {
+    /// The place of the first frame that is missing.
+    pub(crate) first: u64,
+    /// The place of a frame that is there, so that nothing from it on is needed; beyond the last frame
+    /// if everything is.
+    pub(crate) end: u64,
+}
+
+/// What is the same for all Send Groups of a universe: the extension of their group contexts.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct UniverseParameters {
+    pub(crate) version: u16,
+    pub(crate) universe_id: Vec<u8>,
+    pub(crate) export_key_length: u16,
+    /// 1: leaves are replaced together with the import of a pre-shared key (DM-06). 0: they are not.
+    pub(crate) leaf_replacement: u8,
+}
+
+/// The application data of a Universe: who belongs to it, in order, the sender first.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct UniverseFrame {
+    pub(crate) parameters: UniverseParameters,
+    /// The suites that Send Groups may have.
+    pub(crate) cipher_suites: Vec<u16>,
+    /// The KeyPackages of each member.
+    pub(crate) members: Vec<KeyPackagesFrame>,
+}
+
+/// Encodes a structure of this module.
+pub(crate) fn encode(value: &impl tls_codec::Serialize) -> Result<Vec<u8>, InvalidMessage> {
+    value.tls_serialize_detached().map_err(|_| InvalidMessage::Malformed("frame"))
+}
+
+macro_rules! decode {
+    ($($frame:ty: $name:literal),* $(,)?) => {$(
+        impl $frame {
+            pub(crate) fn decode(bytes: &[u8]) -> Result<Self, InvalidMessage> {
+                Self::tls_deserialize_exact_bytes(bytes)
+                    .map_err(|_| InvalidMessage::Malformed($name))
+            }
+        }
+    )*};
+}
+
+decode! {
+    FrameHeader: "header of a frame",
+    LeafHeader: "header of a LeafUpdate",
+    CommitFrame: "Commit",
+    KeyPackagesFrame: "KeyPackages",
+    Acknowledgement: "Acknowledge",
+    ResendFrame: "Resend",
+    UniverseParameters: "universe parameters",
+    UniverseFrame: "Universe",
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::{MessageAssembler, Record};
+
+    const LIMIT: usize = 100_000;
+
+    fn types() -> impl Iterator<Item = DmlsMessageType> {
+        (1..=8).map(|number| DmlsMessageType::try_from(number).unwrap())
+    }
+
+    // DM-17
+    #[test]
+    fn a_frame_is_an_envelope_and_its_records_can_be_put_together() {
+        for message_type in types() {
+            assert_eq!(format!("{message_type:?}"), message_type.name());
+            let body = vec![7; 40_000];
+            let frame = Frame::new(message_type, &body).unwrap();
+            assert_eq!(frame.encoded()[..4], [u8::from(message_type), 0, 0x9c, 0x40]);
+            let mut records = BytesMut::new();
+            encode_frame(frame.encoded(), &mut records);
+            let mut assembler = MessageAssembler::<DmlsMessageType>::new(LIMIT);
+            while let Some(record) = Record::split_from(&mut records).unwrap() {
+                assert_eq!(record.content_type, ContentType::Handshake);
+                assembler.push(&record.payload).unwrap();
+            }
+            let message = assembler.next().unwrap().unwrap();
+            assert_eq!(message.encoded(), &frame.encoded()[..]);
+            assert_eq!(Frame::parse(frame.encoded().clone(), LIMIT), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        let parse = |bytes: &[u8]| Frame::parse(Bytes::copy_from_slice(bytes), 10);
+        assert_eq!(parse(&[]), Err(InvalidMessage::Malformed("frame")));
+        assert_eq!(parse(&[6, 0, 0]), Err(InvalidMessage::Malformed("frame")));
+        assert_eq!(parse(&[6, 0, 0, 1]), Err(InvalidMessage::Malformed("frame")));
+        assert_eq!(parse(&[6, 0, 0, 0, 1]), Err(InvalidMessage::TrailingData("a frame")));
+        assert_eq!(parse(&[9, 0, 0, 0]), Err(InvalidMessage::UnknownMessageType(9)));
+        assert_eq!(
+            parse(&[6, 0, 0, 11, 0]),
+            Err(InvalidMessage::MessageTooLong { length: 11, limit: 10 })
+        );
+    }
+
+    #[test]
+    fn a_header_has_its_bytes_in_order() {
+        let header = FrameHeader {
+            message_type: 4,
+            sequence: 5,
+            resumed_from: None,
+            imports: vec![EpochRef { member: 1, epoch: 2, digest: [9; DIGEST_LEN] }],
+        };
+        let expected =
+            [&[4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 26, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2][..], &[9; 16]]
+                .concat();
+        assert_eq!(encode(&header), Ok(expected.clone()));
+        assert_eq!(FrameHeader::decode(&expected), Ok(header));
+    }
+
+    proptest! {
+        // CH-10
+        #[test]
+        fn any_bytes_decode_or_give_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = FrameHeader::decode(&bytes).map(|header| encode(&header) == Ok(bytes.clone()));
+            let _ = CommitFrame::decode(&bytes);
+            let _ = UniverseFrame::decode(&bytes);
+            let _ = Acknowledgement::decode(&bytes);
+            let _ = Frame::parse(bytes.into(), LIMIT);
+        }
+    }
+}
