@@ -5,6 +5,7 @@ mod attack_commit;
 mod attack_group;
 mod attack_handshake;
 mod attack_hello;
+mod attack_resumption;
 mod capture;
 mod close;
 mod handshake;

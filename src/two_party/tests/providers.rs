@@ -82,9 +82,9 @@ macro_rules! mount {
                 resumption::the_server_of_the_old_connection_can_resume_too,
                 resumption::an_unanswered_update_is_sent_again_as_the_request,
                 resumption::early_data_comes_with_the_request_and_once,
-                resumption::a_response_cannot_be_presented_as_a_request,
+                attack_resumption::a_response_cannot_be_presented_as_a_request,
                 resumption::nothing_is_sent_that_could_not_be_stored,
-                resumption::a_resumption_heals,
+                attack_resumption::a_resumption_heals,
             }
         })*
     };
