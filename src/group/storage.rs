@@ -22,11 +22,6 @@ const V: u16 = CURRENT_VERSION;
 /// Version of the layout of a snapshot.
 const SNAPSHOT_VERSION: u16 = 1;
 
-/// Most values fit, so that growing a buffer seldom leaves a copy of secrets behind. The keys of a group
-/// of two fit into less, and so small a buffer is cheap to allocate.
-const VALUE_CAPACITY: usize = 2048;
-const KEYS_CAPACITY: usize = 512;
-
 /// The values of one group. A value that is overwritten or removed is zeroized.
 pub(super) struct Storage {
     retention: Retention,
@@ -142,13 +137,7 @@ impl Storage {
     /// Everything, as one blob; an error if not everything is kept.
     pub(super) fn snapshot(&self) -> Result<Zeroizing<Vec<u8>>, StorageError> {
         match self.retention {
-            Retention::Everything | Retention::Epochs => {
-                let values = self.lock();
-                // Room for all of it: a buffer that grows leaves copies behind.
-                let size: usize =
-                    values.iter().map(|((_, key), value)| key.len() + value.len() + 16).sum();
-                encode(&(SNAPSHOT_VERSION, &*values), VALUE_CAPACITY.max(size))
-            }
+            Retention::Everything | Retention::Epochs => encode(&(SNAPSHOT_VERSION, &*self.lock())),
             Retention::Keys => Err(StorageError),
         }
     }
@@ -171,8 +160,7 @@ impl Storage {
         if !self.keeps(kind) {
             return Ok(());
         }
-        let capacity = if kind.is_for_loading() { VALUE_CAPACITY } else { KEYS_CAPACITY };
-        let value = encode(value, capacity)?;
+        let value = encode(value)?;
         self.lock().insert((kind, plain(key)?), value);
         Ok(())
     }
@@ -202,7 +190,7 @@ impl Storage {
             return Ok(());
         }
         let mut list: Vec<Vec<u8>> = self.take(kind, key)?.unwrap_or_default();
-        list.push(encode(value, VALUE_CAPACITY)?.to_vec());
+        list.push(encode(value)?.to_vec());
         self.put(kind, key, &list)
     }
 
@@ -234,8 +222,10 @@ impl Storage {
 
 type Outcome = Result<(), StorageError>;
 
-fn encode(value: &impl Serialize, capacity: usize) -> Result<Zeroizing<Vec<u8>>, StorageError> {
-    postcard::to_extend(value, Vec::with_capacity(capacity))
+/// Measured first: a buffer that grows leaves copies of secrets behind.
+fn encode(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StorageError> {
+    let size = postcard::experimental::serialized_size(value).map_err(|_| StorageError)?;
+    postcard::to_extend(value, Vec::with_capacity(size))
         .map(Zeroizing::new)
         .map_err(|_| StorageError)
 }
@@ -526,5 +516,19 @@ impl StorageProvider<CURRENT_VERSION> for Storage {
         group: &G,
     ) -> Outcome {
         self.erase(Kind::Proposals, group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // TL-04: a buffer that had to grow would have left its first, shorter one behind, with secrets in it.
+    #[test]
+    fn a_value_is_encoded_into_a_buffer_of_its_size() {
+        for length in [0, 100, 511, 512, 513, 2049, 70_000] {
+            let encoded = encode(&vec![7_u8; length]).unwrap();
+            assert_eq!(encoded.capacity(), encoded.len());
+        }
     }
 }
