@@ -91,8 +91,8 @@ pub struct Limits {
     /// An update that comes later than this after the one before is never held against the peer.
     /// Default: 1 s.
     pub update_interval: Duration,
-    /// Application bytes that are read ahead while the application does not read, so that control
-    /// messages behind them are seen. Default: 1 MiB.
+    /// How much is read ahead while the application does not read, so that control messages behind it
+    /// are seen: application bytes, and what is kept besides for each record. Default: 1 MiB.
     pub read_ahead: usize,
     /// Sealed bytes that may wait for the socket before a write waits. Default: 256 KiB.
     pub write_buffer: usize,

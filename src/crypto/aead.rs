@@ -7,6 +7,8 @@ use aes_gcm::{AeadInPlace, Aes128Gcm, KeyInit};
 use aws_lc_rs::aead as lc;
 use chacha20poly1305::ChaCha20Poly1305;
 
+use zeroize::Zeroizing;
+
 use super::{Aead, RecordAead, checked::Checked};
 use crate::error::CryptoError;
 
@@ -133,7 +135,15 @@ impl AeadKey {
                 let [last_sealed, tag_sealed @ ..] = rest;
                 (*last_out, *tag) = (last_sealed, tag_sealed);
             }
-            Inner::Aes128Gcm(_) | Inner::ChaCha20Poly1305(_) | Inner::Custom(_) => {
+            // Not in place: what is in `out` may be sent, should the library panic.
+            Inner::Custom(key) => {
+                let mut sealed = Zeroizing::new([data, &[last]].concat());
+                let computed = key.seal_in_place(&nonce, aad, &mut sealed)?;
+                data_out.copy_from_slice(&sealed[..data.len()]);
+                *last_out = sealed[data.len()];
+                *tag = computed;
+            }
+            Inner::Aes128Gcm(_) | Inner::ChaCha20Poly1305(_) => {
                 data_out.copy_from_slice(data);
                 *last_out = last;
                 *tag = self.seal_in_place(nonce, aad, content)?;
@@ -293,6 +303,39 @@ mod tests {
              3ff4def08e4b7a9de576d26586cec64b6116\
              1ae10b594f09e26a7e902ecbd0600691",
         );
+    }
+
+    #[test]
+    fn a_library_that_panics_leaves_no_plaintext_to_be_sent() {
+        struct Panicking;
+
+        impl RecordAead for Panicking {
+            fn seal_in_place(
+                &self,
+                _: &[u8; 12],
+                _: &[u8],
+                _: &mut [u8],
+            ) -> Result<[u8; TAG_LEN], CryptoError> {
+                panic!("a defect of the library");
+            }
+
+            fn open_in_place(
+                &self,
+                _: &[u8; 12],
+                _: &[u8],
+                _: &mut [u8],
+                _: &[u8; TAG_LEN],
+            ) -> Result<(), CryptoError> {
+                Ok(())
+            }
+        }
+
+        let key = AeadKey(Inner::Custom(Box::new(Panicking)));
+        let mut out = [0; 6 + TAG_LEN];
+        let sealing =
+            std::panic::AssertUnwindSafe(|| key.seal_into(NONCE, b"aad", b"secre", b't', &mut out));
+        assert!(std::panic::catch_unwind(sealing).is_err());
+        assert_eq!(out, [0; 6 + TAG_LEN]);
     }
 
     #[test]

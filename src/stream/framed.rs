@@ -69,6 +69,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Sink<Bytes> for MlsFramed<IO> {
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = self.project().stream;
         stream.write.sender.check_open()?;
+        stream.write.check_broken()?;
         if stream.write.has_room() {
             return Poll::Ready(Ok(()));
         }

@@ -16,7 +16,7 @@ use tokio_util::io::poll_read_buf;
 use zeroize::Zeroizing;
 
 use super::{
-    read_side::{Closing, Ends, Progress, ReadSide},
+    read_side::{Closing, Ends, Goal, Progress, ReadSide},
     wake::{Direction, Side},
     write_side::WriteSide,
 };
@@ -122,7 +122,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MlsStream<IO> {
             writing: &self.writing,
             side: if side == Side::Owner { Side::Helper } else { Side::Owner },
         };
-        self.read.poll_progress(&mut rest, &self.reading, side, cx)
+        let goal = if side == Side::Owner { Goal::Data } else { Goal::Answer };
+        self.read.poll_progress(&mut rest, &self.reading, side, goal, cx)
     }
 
     /// Receives the next piece of application data without copying it: what one record held.
@@ -347,8 +348,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MlsStream<IO> {
         let this = self.get_mut();
         this.writing.visit();
         this.help_reading(cx);
+        let drained = this.write.poll_drain(&mut this.io, &this.writing, Side::Owner, cx);
         this.write.sender.check_failed()?;
-        this.write.poll_drain(&mut this.io, &this.writing, Side::Owner, cx)
+        drained
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -30,6 +30,9 @@ const MAX_READ: usize = READ_CAPACITY;
 /// Shorter data is copied out of the buffer before it is handed out: it would hold all of the buffer.
 const MIN_SHARED: usize = 4 * 1024;
 
+/// What a piece of unread data takes besides its bytes: the handle, and the rest of its record.
+const PIECE_OVERHEAD: usize = size_of::<BytesMut>() + HEADER_LEN + 1 + TAG_LEN;
+
 /// Received bytes, opened data that nobody has read yet, and the machine between them.
 pub(super) struct ReadSide {
     receiver: Receiver,
@@ -82,6 +85,15 @@ pub(super) enum Closing {
     Closed,
 }
 
+/// What somebody reads for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// The application's data.
+    Data,
+    /// The answer to an update, which may come after the peer has closed.
+    Answer,
+}
+
 /// Why [`ReadSide::poll_progress`] returned.
 pub(super) enum Progress {
     /// There is more to read.
@@ -125,6 +137,7 @@ impl ReadSide {
         ends: &mut impl Ends,
         direction: &Direction,
         side: Side,
+        goal: Goal,
         cx: &Context<'_>,
     ) -> Poll<io::Result<Progress>> {
         loop {
@@ -163,17 +176,17 @@ impl ReadSide {
                     Err(error) => Poll::Ready(Err(error.into())),
                 };
             }
-            if side == Side::Owner && self.receiver.is_closed() && self.is_settled(ends.closing()) {
+            if goal == Goal::Data && self.receiver.is_closed() && self.is_settled(ends.closing()) {
                 return Poll::Ready(Ok(Progress::End));
             }
-            if side == Side::Owner
+            if goal == Goal::Data
                 && let Some(passed) = self.poll_timer(ends.deadline(), cx)
             {
                 self.control = Some(Control::Timeout(passed));
                 continue;
             }
             ready!(self.poll_fill(ends, direction, side, cx))?;
-            if side == Side::Owner {
+            if goal == Goal::Data {
                 return Poll::Ready(Ok(Progress::Input));
             }
         }
@@ -361,9 +374,9 @@ impl ReadSide {
         self.release();
     }
 
-    /// Whether more may be read ahead of the application.
+    /// Whether more may be read ahead of the application. A piece takes more memory than its bytes.
     pub(super) fn check_read_ahead(&self) -> Result<(), Error> {
-        if self.unread_bytes >= self.read_ahead {
+        if self.unread_bytes + self.unread.len() * PIECE_OVERHEAD >= self.read_ahead {
             return Err(ApiMisuse::UnreadData.into());
         }
         Ok(())

@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::{
     io::{AsyncBufRead, AsyncRead, AsyncWrite, DuplexStream, Join, ReadBuf, ReadHalf, WriteHalf},
     net::{TcpStream, tcp},
@@ -27,7 +27,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     io::MlsStream,
-    read_side::{Closing, Ends, Progress, ReadSide},
+    read_side::{Closing, Ends, Goal, Progress, ReadSide},
     wake::{Direction, Lent, LentGuard, Side},
     write_side::WriteSide,
 };
@@ -154,7 +154,8 @@ impl<IO: IntoSplit> Inner<IO> {
                 return Poll::Pending;
             }
             let mut rest = Holding { io, write_io, write, inner: self };
-            let progress = read.poll_progress(&mut rest, &self.reading, Side::Helper, cx);
+            let progress =
+                read.poll_progress(&mut rest, &self.reading, Side::Helper, Goal::Answer, cx);
             match ready!(progress)? {
                 Progress::Data | Progress::Input => {}
                 Progress::Control => return Poll::Ready(Ok(())),
@@ -201,9 +202,8 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
             let (io, read) = &mut *guard;
             read.check_read_ahead()?;
             let mut rest = Borrowing { io, inner };
-            // As a helper, because the update may still be answered after the peer has closed.
-            inner.reading.register(Side::Owner, cx);
-            let progress = read.poll_progress(&mut rest, &inner.reading, Side::Helper, cx);
+            let (side, goal) = (Side::Owner, Goal::Answer);
+            let progress = read.poll_progress(&mut rest, &inner.reading, side, goal, cx);
             if let Progress::End = ready!(progress)? {
                 return Poll::Ready(Err(Error::from(ApiMisuse::PeerClosed).into()));
             }
@@ -225,7 +225,8 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
                 return Poll::Ready(Ok(Some(taken)));
             }
             let mut rest = Borrowing { io, inner };
-            let progress = read.poll_progress(&mut rest, &inner.reading, Side::Owner, cx);
+            let progress =
+                read.poll_progress(&mut rest, &inner.reading, Side::Owner, Goal::Data, cx);
             if let Progress::End = ready!(progress)? {
                 return Poll::Ready(Ok(None));
             }
@@ -375,8 +376,8 @@ impl<IO: IntoSplit> Ends for Borrowing<'_, IO> {
         if !inner.has_output.load(Ordering::Acquire) {
             return;
         }
-        // If the writing half is at it, it drains by itself.
-        if let Some(mut guard) = inner.write.try_take(Side::Helper) {
+        // If the writing half is at it, it drains by itself; what it leaves is looked at afterwards.
+        if let Poll::Ready(mut guard) = inner.write.poll_take(Side::Helper, cx) {
             let (io, write) = &mut *guard;
             let _ = write.poll_drain(io, &inner.writing, Side::Helper, cx);
             inner.publish(write);
@@ -440,7 +441,8 @@ impl<IO: IntoSplit> AsyncRead for OwnedReadHalf<IO> {
         let this = self.get_mut();
         if !this.front.is_empty() {
             let length = this.front.len().min(buf.remaining());
-            buf.put_slice(&this.front.split_to(length));
+            buf.put_slice(&this.front[..length]);
+            Pin::new(this).consume(length);
             return Poll::Ready(Ok(()));
         }
         if buf.remaining() == 0 {
@@ -463,7 +465,11 @@ impl<IO: IntoSplit> AsyncBufRead for OwnedReadHalf<IO> {
     fn consume(self: Pin<&mut Self>, amount: usize) {
         let this = self.get_mut();
         let amount = amount.min(this.front.len());
-        let _ = this.front.split_to(amount);
+        this.front.advance(amount);
+        if this.front.is_empty() {
+            // An empty handle still owns the buffer.
+            this.front = BytesMut::new();
+        }
     }
 }
 
@@ -511,7 +517,13 @@ impl<IO: IntoSplit> AsyncWrite for OwnedWriteHalf<IO> {
             }
             while !read.is_settled(write.closing()) {
                 let mut rest = Holding { io: read_io, write_io: io, write, inner };
-                match ready!(read.poll_progress(&mut rest, &inner.reading, Side::Helper, cx)) {
+                match ready!(read.poll_progress(
+                    &mut rest,
+                    &inner.reading,
+                    Side::Helper,
+                    Goal::Answer,
+                    cx
+                )) {
                     Ok(Progress::Data | Progress::Control | Progress::Input) => {}
                     // Nothing more will come to be waited for.
                     Ok(Progress::End) | Err(_) => break,

@@ -15,10 +15,14 @@ use super::{
     wake::{Direction, Side},
 };
 use crate::{
-    error::Error,
+    error::{Error, PeerMisbehaved},
     time::Time,
     two_party::{Control, KeyChange, Sender},
+    wire::{ENVELOPE_LEN, HEADER_LEN, TAG_LEN},
 };
+
+/// An EpochKeyUpdate on the wire: a record of its own.
+const ANSWER_LEN: usize = HEADER_LEN + ENVELOPE_LEN + size_of::<u64>() + 1 + TAG_LEN;
 
 /// Sealed records that wait for the transport, and the machine that seals them.
 pub(super) struct WriteSide {
@@ -31,6 +35,8 @@ pub(super) struct WriteSide {
     broken: Option<io::ErrorKind>,
     /// How much of `out` is up to the close_notify, once that was sealed.
     closing: Option<usize>,
+    /// How much of `out` is up to the answer to the peer's last update.
+    answer: usize,
     /// The transport's sending direction has been shut down.
     shut_down: bool,
 }
@@ -44,6 +50,7 @@ impl WriteSide {
             unflushed: false,
             broken: None,
             closing: None,
+            answer: 0,
             shut_down: false,
         }
     }
@@ -57,7 +64,12 @@ impl WriteSide {
         direction: &Direction,
         cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.sender.check_open()?;
+        self.check_broken()?;
+        if let Err(error) = self.sender.check_open() {
+            // The alert, if there is one, is for the peer.
+            let _ = self.poll_drain(io, direction, Side::Owner, cx);
+            return Poll::Ready(Err(error.into()));
+        }
         self.check_timeout()?;
         if self.out.len() >= self.limit {
             ready!(self.poll_drain(io, direction, Side::Owner, cx))?;
@@ -82,6 +94,7 @@ impl WriteSide {
 
     /// Seals all of the data, whatever the limit; [`WriteSide::has_room`] was asked before.
     pub(super) fn seal_all(&mut self, data: &[u8]) -> io::Result<()> {
+        self.check_broken()?;
         self.check_timeout()?;
         self.sender.write(data, &mut self.out)?;
         Ok(self.sender.poll_update(&mut self.out)?)
@@ -95,9 +108,7 @@ impl WriteSide {
         side: Side,
         cx: &Context<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(kind) = self.broken {
-            return Poll::Ready(Err(kind.into()));
-        }
+        self.check_broken()?;
         if !self.has_output() {
             return Poll::Ready(Ok(()));
         }
@@ -109,6 +120,7 @@ impl WriteSide {
                 }
                 self.out.advance(written);
                 self.closing = self.closing.map(|left| left.saturating_sub(written));
+                self.answer = self.answer.saturating_sub(written);
                 self.unflushed = true;
             }
             ready!(Pin::new(&mut *io).poll_flush(cx))?;
@@ -119,6 +131,10 @@ impl WriteSide {
             self.broken = Some(error.kind());
         }
         result
+    }
+
+    pub(super) fn check_broken(&self) -> io::Result<()> {
+        self.broken.map_or(Ok(()), |kind| Err(kind.into()))
     }
 
     /// Sends the close_notify.
@@ -158,7 +174,21 @@ impl WriteSide {
 
     /// Deals with what the receiving half found.
     pub(super) fn handle(&mut self, control: Control) -> Result<Option<KeyChange>, Error> {
-        self.sender.handle(control, Time::now(), &mut self.out)
+        let before = self.out.len();
+        let control = match control {
+            // Who updates again before it can have the answer to its last update breaks the rule of
+            // one at a time (2P-07), and would make the answers pile up here without reading one.
+            Control::Update(_) if self.answer > 0 => {
+                Control::Failure(PeerMisbehaved::TooManyUpdates.into())
+            }
+            control => control,
+        };
+        let change = self.sender.handle(control, Time::now(), &mut self.out)?;
+        if let Some(KeyChange::Expect(..)) = change {
+            // The answer comes first; an update of this party may follow it.
+            self.answer = before + ANSWER_LEN;
+        }
+        Ok(change)
     }
 
     /// Asks for an update and starts it if none is outstanding.

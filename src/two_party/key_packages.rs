@@ -19,8 +19,8 @@ const MAX_AGE: Duration = Duration::from_secs(1800);
 /// KeyPackages that an initiator makes before it connects, when it has the time (2P-01).
 ///
 /// Making one is about a fifth of the initiator's work in a handshake. Each is used once, for the server
-/// name for which it was made, and is thrown away after half an hour. At most 1024 are kept, and the
-/// oldest makes room.
+/// name for which it was made. Those older than half an hour are thrown away when another one is made
+/// or wanted, or with [`KeyPackages::purge`]. At most 1024 are kept, and the oldest makes room.
 ///
 /// Whoever steals one before it is used can read the first epoch of the connection for which it is used
 /// then, until the initiator has updated. So make few, and not long before.
@@ -51,6 +51,7 @@ impl KeyPackages {
         let Some(&suite) = self.config.cipher_suites.first() else {
             return Ok(());
         };
+        self.purge(now);
         for _ in 0..count.min(MAX_KEPT) {
             let hello = Hello::new(&self.config, server_name, suite, now)?;
             let mut made = self.lock();
@@ -65,6 +66,12 @@ impl KeyPackages {
             });
         }
         Ok(())
+    }
+
+    /// Throws away those that are too old.
+    pub fn purge(&self, now: Time) {
+        let young = |at| now.calendar.duration_since(at).is_ok_and(|age| age < MAX_AGE);
+        self.lock().retain(|made| young(made.at));
     }
 
     /// How many there are, for any server.
@@ -83,8 +90,8 @@ impl KeyPackages {
         suite: CipherSuite,
         now: Time,
     ) -> Option<Hello> {
+        self.purge(now);
         let mut made = self.lock();
-        made.retain(|made| now.calendar.duration_since(made.at).is_ok_and(|age| age < MAX_AGE));
         let fits = |made: &Made| made.server_name == *server_name && made.suite == suite;
         let position = made.iter().position(fits)?;
         made.remove(position).map(|made| made.hello)

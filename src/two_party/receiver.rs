@@ -147,9 +147,10 @@ impl Receiver {
             return Ok(Front::Incomplete);
         };
         let payload = &input[HEADER_LEN..HEADER_LEN + header.length];
-        let (content_type, length) = self.path.open_into(header, payload, out)?;
+        let opened = self.path.open_into(header, payload, out);
         input.advance(HEADER_LEN + header.length);
-        let front = self.handle_content(content_type, &out[..length]);
+        let front = opened
+            .and_then(|(content_type, length)| self.handle_content(content_type, &out[..length]));
         if !matches!(front, Ok(Front::Data(_))) {
             out.fill(0);
         }

@@ -457,6 +457,13 @@ fn key_packages_can_be_made_ahead() {
     Connection::initiator_with_key_packages(&made, name.clone(), now, &mut BytesMut::new())
         .unwrap();
     assert!(made.is_empty(), "the one for the other server is too old");
+    made.make(&name, 3, now).unwrap();
+    now = now.after(Duration::from_secs(1799));
+    made.purge(now);
+    assert_eq!(made.len(), 3);
+    now = now.after(Duration::from_secs(1));
+    made.make(&name, 1, now).unwrap();
+    assert_eq!(made.len(), 1, "the old ones are gone");
     made.make(&name, 5000, now).unwrap();
     made.make(&name, 1, now).unwrap();
     assert_eq!(made.len(), 1024);
