@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code, reason = "each test uses a part of it")]
+#[allow(dead_code, unused_imports, unused_macros, reason = "each test uses a part of it")]
 #[path = "support/providers.rs"]
 mod providers;
 #[allow(dead_code, reason = "each test uses a part of it")]
