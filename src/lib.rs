@@ -92,6 +92,8 @@ pub mod error;
 pub mod fuzzing;
 mod group;
 mod identity;
+#[doc(hidden)]
+pub mod internal;
 mod name;
 mod record;
 mod store;

@@ -7,7 +7,7 @@ use std::{error, sync::Arc};
 use bytes::BytesMut;
 use mls_channel::{
     CipherSuite, Config, Connection, Identity, KeyPackages, Limits, MlsAcceptor, MlsConnector,
-    MlsStream, PinnedKeys, RekeyPolicy, ServerName, SessionStore, Time,
+    MlsStream, PinnedKeys, RekeyPolicy, ServerName, SessionStore, Time, internal,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -146,6 +146,11 @@ impl Pair {
             return Err("the update did not finish".into());
         }
         Ok(())
+    }
+
+    /// Renews the initiator's keys in the two groups alone. The channel cannot be used afterwards.
+    pub(crate) fn update_groups(&mut self) -> Result<()> {
+        Ok(internal::update_groups(&mut self.initiator, &mut self.responder)?)
     }
 
     /// Seals `data` at the initiator and opens it at the responder.

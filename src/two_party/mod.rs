@@ -40,6 +40,7 @@ use crate::{
     config::Config,
     crypto::CipherSuite,
     error::{ApiMisuse, Error},
+    group::Group,
     name::ServerName,
     store::SessionId,
     time::Time,
@@ -419,6 +420,14 @@ impl Connection {
             self.state = State::Failed(error.clone());
         }
         error
+    }
+
+    /// The group, once there is one.
+    pub(crate) fn group_mut(&mut self) -> Option<&mut Group> {
+        match &mut self.state {
+            State::Established(traffic) => Some(traffic.established.sender.group_mut()),
+            State::Handshaking(_) | State::Failed(_) => None,
+        }
     }
 }
 

@@ -324,7 +324,6 @@ impl Sender {
         &self.session.group
     }
 
-    #[cfg(test)]
     pub(crate) fn group_mut(&mut self) -> &mut Group {
         &mut self.session.group
     }

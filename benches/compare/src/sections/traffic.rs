@@ -3,9 +3,10 @@
 use mls_channel::RekeyPolicy;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{one_thread, two_threads, warm_up};
+use super::{one_thread, timed_repetitions, two_threads, warm_up};
 use crate::{
     measure::{Cost, Effort, Samples, Stopwatch},
+    primitives::RecordKey,
     report::{Goal, Report},
     support::{
         AES, Configs, Result,
@@ -17,6 +18,10 @@ use crate::{
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// What a record holds (RFC 8446, section 5.1).
+const RECORD: usize = 16 * KIB;
+/// The type of the content and the tag.
+const OVERHEAD: usize = 17;
 /// Bytes of a message of the round trips.
 const MESSAGE: usize = 64;
 /// Application data between two updates in `bulk_while_rekeying`.
@@ -31,7 +36,7 @@ pub(super) fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
         [(64 * KIB, 1024 * MIB, 1.25), (16 * KIB, 1024 * MIB, 1.10), (KIB, 256 * MIB, 1.0)]
     {
         let total = effort.amount(total);
-        let [ours, tls, plain] = effort.alternate([
+        let [ours, tls, plain, aead] = effort.alternate([
             &mut || {
                 runtime.block_on(async {
                     let (near, far) = tcp_pair().await?;
@@ -52,6 +57,7 @@ pub(super) fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
                     Ok(timed_bulk(near, far, write_size, total).await?.0)
                 })
             },
+            &mut || timed_records(write_size.min(RECORD), total),
         ])?;
         let gigabytes = total as f64 / 1e9;
         let rate = |samples: &Samples| gigabytes / samples.wall();
@@ -60,6 +66,10 @@ pub(super) fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
         let goal = Goal::AtLeast(goal);
         report.add(format!("{name} / tokio-rustls"), "GB/s", rate(&ours), rate(&tls), goal);
         report.add(format!("{name} / plain TCP"), "GB/s", rate(&ours), rate(&plain), Goal::None);
+        // Each end seals or opens on its own processor, and the kernel's work is with the sender.
+        let floor = gigabytes / (plain.wall() + aead.wall() / 2.0);
+        let floor_name = "plain TCP and its AEAD / tokio-rustls";
+        report.add(format!("{name}: {floor_name}"), "GB/s", floor, rate(&tls), Goal::None);
         if write_size == 64 * KIB {
             let name = format!("{name}, processor");
             let goal = Goal::AtMost(0.75);
@@ -71,6 +81,8 @@ pub(super) fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
                 cost(&plain),
                 Goal::None,
             );
+            let floor = cost(&plain) + cost(&aead);
+            report.add(format!("{name}: {floor_name}"), "s/GB", floor, cost(&tls), Goal::None);
         }
     }
     Ok(())
@@ -81,12 +93,21 @@ pub(super) fn round_trips(effort: Effort, report: &mut Report) -> Result<()> {
     let runtime = one_thread()?;
     let configs = Configs::new(AES)?;
     let tls_configs = tls::Configs::new()?;
+    let manual = RekeyPolicy::manual();
+    let untimed = Configs::with_policies(AES, manual, manual)?;
     let rounds = effort.amount(30_000);
-    let [ours, tls, plain] = effort.alternate([
+    let [ours, untimed, tls, plain, aead] = effort.alternate([
         &mut || {
             runtime.block_on(async {
                 let (near, far) = tcp_pair().await?;
                 let (near, far) = configs.connect(near, far).await?;
+                timed_echo(near, far, rounds).await
+            })
+        },
+        &mut || {
+            runtime.block_on(async {
+                let (near, far) = tcp_pair().await?;
+                let (near, far) = untimed.connect(near, far).await?;
                 timed_echo(near, far, rounds).await
             })
         },
@@ -103,11 +124,16 @@ pub(super) fn round_trips(effort: Effort, report: &mut Report) -> Result<()> {
                 timed_echo(near, far, rounds).await
             })
         },
+        &mut || timed_records(MESSAGE, 2 * rounds * MESSAGE),
     ])?;
-    let time = |samples: &Samples| samples.wall() / rounds as f64 * 1e6;
-    let (ours, tls, plain) = (time(&ours), time(&tls), time(&plain));
+    let [ours, untimed, tls, plain, aead] = [ours, untimed, tls, plain, aead]
+        .map(|samples: Samples| samples.wall() / rounds as f64 * 1e6);
     report.add("round trip of 64 B / tokio-rustls", "us", ours, tls, Goal::AtMost(0.92));
     report.add("round trip of 64 B / plain TCP", "us", ours, plain, Goal::AtMost(1.08));
+    let mut add = |name, ours, peer| report.add(name, "us", ours, peer, Goal::None);
+    add("round trip of 64 B, rekeys not by time / tokio-rustls", untimed, tls);
+    add("round trip of 64 B, rekeys not by time / plain TCP", untimed, plain);
+    add("round trip of 64 B: plain TCP and its AEAD / tokio-rustls", plain + aead, tls);
     Ok(())
 }
 
@@ -137,6 +163,14 @@ pub(super) fn bulk_while_rekeying(effort: Effort, report: &mut Report) -> Result
     let name = "bulk with a rekey every 64 MiB / without";
     report.add(name, "GB/s", rate(&often), rate(&never), Goal::AtLeast(0.97));
     Ok(())
+}
+
+/// Seals and opens as many records as `total` bytes need.
+fn timed_records(length: usize, total: usize) -> Result<Cost> {
+    let key = RecordKey::new()?;
+    let mut record = vec![0; length + OVERHEAD];
+    let records = total.div_ceil(length);
+    timed_repetitions(records, || key.seal_and_open(&mut record))
 }
 
 async fn timed_bulk<W, R>(
