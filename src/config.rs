@@ -235,7 +235,8 @@ impl<I, A> ConfigBuilder<I, A> {
     }
 
     /// The cipher suites that may be used, best first. An initiator offers the first; a responder
-    /// allows all. Default: those of [`CipherSuite::ALL`] that the provider has.
+    /// allows all. Default: those of [`CipherSuite::ALL`] that the provider has, and that need a key
+    /// of the identity's [`SignatureScheme`](crate::SignatureScheme).
     pub fn cipher_suites(mut self, suites: impl Into<Vec<CipherSuite>>) -> Self {
         self.cipher_suites = Some(suites.into());
         self
@@ -288,7 +289,7 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
     ///
     /// [`Error::Config`] names the value that is out of range.
     pub fn build(mut self) -> Result<Config, Error> {
-        let cipher_suites = chosen_suites(self.cipher_suites, &self.crypto)?;
+        let cipher_suites = chosen_suites(self.cipher_suites, &self.crypto, &self.identity)?;
         dedup(&mut self.alpn);
         if self.alpn.len() > 64 || self.alpn.iter().any(|p| p.is_empty() || p.len() > 255) {
             return Err(ConfigError::Alpn.into());
@@ -454,23 +455,29 @@ impl<I, A> fmt::Debug for ConfigBuilder<I, A> {
     }
 }
 
-/// The suites that were asked for, or all that the provider has.
+/// The suites that were asked for, or all that the provider has and the identity can use.
 fn chosen_suites(
     wanted: Option<Vec<CipherSuite>>,
     crypto: &CryptoProvider,
+    identity: &Identity,
 ) -> Result<Vec<CipherSuite>, ConfigError> {
     let unsupported =
         |suite| ConfigError::UnsupportedCipherSuite { provider: crypto.name(), suite };
-    let supported = crypto.cipher_suites();
+    let usable = |suite: &CipherSuite| suite.signature_scheme() == identity.public_key().scheme();
+    let mut supported = crypto.cipher_suites();
     let Some(mut suites) = wanted else {
+        supported.retain(usable);
         return if supported.is_empty() { Err(unsupported(None)) } else { Ok(supported) };
     };
     if suites.is_empty() {
         return Err(ConfigError::NoCipherSuite);
     }
     dedup(&mut suites);
-    match suites.iter().find(|suite| !supported.contains(suite)) {
-        Some(suite) => Err(unsupported(Some(*suite))),
+    if let Some(suite) = suites.iter().find(|suite| !supported.contains(suite)) {
+        return Err(unsupported(Some(*suite)));
+    }
+    match suites.iter().find(|suite| !usable(suite)) {
+        Some(suite) => Err(ConfigError::SignatureScheme { suite: *suite }),
         None => Ok(suites),
     }
 }

@@ -293,6 +293,12 @@ pub enum ConfigError {
         /// The suite, if one was asked for.
         suite: Option<CipherSuite>,
     },
+    /// A cipher suite was asked for whose signature scheme no identity of the configuration has.
+    #[error("{suite} needs an identity with a key of {}", suite.signature_scheme())]
+    SignatureScheme {
+        /// The suite.
+        suite: CipherSuite,
+    },
     /// An application protocol is empty or longer than 255 bytes.
     #[error("an application protocol must have 1 to 255 bytes")]
     Alpn,

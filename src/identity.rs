@@ -1,5 +1,8 @@
 //! Who a party is: a name and a signing key, kept in a PEM file.
 
+mod pem;
+mod public_key;
+
 use std::{
     fmt,
     fs::{self, File, OpenOptions},
@@ -12,22 +15,14 @@ use std::{
     },
 };
 
-use base64::{Engine, engine::general_purpose};
-use ed25519_dalek::pkcs8::{DecodePrivateKey, KeypairBytes};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
+pub use self::public_key::PublicKey;
 use crate::{
-    crypto::{CipherSuite, CryptoProvider, Ed25519Key},
-    error::{ConfigError, CryptoError, Error},
+    crypto::{CryptoProvider, SignatureKey, SignatureScheme},
+    error::{ConfigError, Error},
     name,
 };
-
-/// Everything of a PKCS#8 file in version 1 that comes before the seed (RFC 8410, section 7).
-const PKCS8_PREFIX: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
-const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----\n";
-const PEM_END: &str = "\n-----END PRIVATE KEY-----\n";
 
 /// A file that holds one key is far smaller than this.
 const MAX_PEM_LEN: usize = 16 * 1024;
@@ -37,7 +32,8 @@ const MAX_PEM_LEN: usize = 16 * 1024;
 /// The name is the identity of the MLS basic credential (RFC 9420, section 5.3) and the key signs
 /// the party's KeyPackages, leaves and commits. A name has 1 to 255 bytes of UTF-8, no white
 /// space, control or invisible characters, and does not start with `#`, so that it fits a line of
-/// a file of [pinned keys](crate::PinnedKeys). The key is an Ed25519 key (RFC 8032).
+/// a file of [pinned keys](crate::PinnedKeys). The key is an Ed25519 key (RFC 8032) or one of another
+/// [`SignatureScheme`].
 ///
 /// A clone shares the key, so that a configuration can be cloned at no cost. `Debug` shows the
 /// name and the public key only, and the secret is wiped when the last clone is dropped.
@@ -59,53 +55,44 @@ pub struct Identity {
 
 struct Inner {
     name: String,
-    key: Ed25519Key,
+    key: SignatureKey,
     public_key: PublicKey,
 }
 
-/// A public signature key, for now always of Ed25519.
-///
-/// Its text form is the padded base64 (RFC 4648, section 4) of its 32 bytes. A `PublicKey` is
-/// well-formed and no more: that the peer holds the secret key is proved by the handshake, and
-/// whose key it is, an [authentication service](crate::AuthenticationService) says.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PublicKey([u8; 32]);
-
 impl Identity {
-    /// Makes an identity with a new random key.
+    /// Makes an identity with a new random Ed25519 key.
     ///
     /// # Errors
     ///
     /// [`ConfigError::IdentityName`] if the name is not allowed (see [`Identity`]), and
     /// [`Error::Crypto`] if the system gives no randomness.
     pub fn generate(name: &str) -> Result<Self, Error> {
-        check_name(name)?;
-        Ok(Self::new(name, Ed25519Key::generate(&CryptoProvider::default())?))
+        Self::generate_with(name, SignatureScheme::ED25519)
     }
 
-    /// Reads the key from PKCS#8 in PEM (RFC 5958, RFC 7468, RFC 8410).
+    /// Makes an identity with a new random key of this scheme.
     ///
-    /// Accepted are version 1, as `openssl genpkey -algorithm ED25519` writes it, and version 2,
-    /// which carries the public key too. Encrypted keys are not supported.
+    /// # Errors
+    ///
+    /// As [`Identity::generate`].
+    pub fn generate_with(name: &str, scheme: SignatureScheme) -> Result<Self, Error> {
+        check_name(name)?;
+        Self::new(name, SignatureKey::generate(&CryptoProvider::default(), scheme)?)
+    }
+
+    /// Reads the key from PKCS#8 in PEM (RFC 5958, RFC 7468).
+    ///
+    /// Accepted are keys of Ed25519 (RFC 8410) and on P-256 (RFC 5915), as `openssl genpkey` writes
+    /// them, with and without the public key. A key on P-256 may have the older form of
+    /// `openssl ecparam -genkey -noout` as well, `EC PRIVATE KEY`. Encrypted keys are not supported.
     ///
     /// # Errors
     ///
     /// [`ConfigError::IdentityName`] if the name is not allowed, and [`ConfigError::Key`] if `pem`
-    /// does not hold an unencrypted Ed25519 key, or the public key in it is that of another key.
+    /// does not hold an unencrypted key of these, or the public key in it is that of another key.
     pub fn from_pkcs8_pem(name: &str, pem: &str) -> Result<Self, Error> {
         check_name(name)?;
-        let mut pair = KeypairBytes::from_pkcs8_pem(pem.trim_ascii_start()).map_err(|error| {
-            ConfigError::Key(format!("not an Ed25519 key in PKCS#8 PEM: {error}"))
-        })?;
-        let key = Ed25519Key::from_seed(&pair.secret_key);
-        // The library wipes this copy only with a feature that ed25519-dalek does not turn on.
-        pair.secret_key.zeroize();
-        let key = key?;
-        if pair.public_key.as_ref().is_some_and(|public| public.as_ref() != key.public_key()) {
-            let reason = "the public key in the PEM does not belong to the private key";
-            return Err(ConfigError::Key(reason.into()).into());
-        }
-        Ok(Self::new(name, key))
+        Self::new(name, pem::decode(pem)?)
     }
 
     /// Reads the key from a file as [`Identity::write_pem_file`] or OpenSSL writes it.
@@ -124,9 +111,9 @@ impl Identity {
         Self::from_pkcs8_pem(name, pem)
     }
 
-    fn new(name: &str, key: Ed25519Key) -> Self {
-        let public_key = PublicKey(*key.public_key());
-        Self { inner: Arc::new(Inner { name: name.to_owned(), key, public_key }) }
+    fn new(name: &str, key: SignatureKey) -> Result<Self, Error> {
+        let public_key = PublicKey::new(key.scheme(), key.public_key())?;
+        Ok(Self { inner: Arc::new(Inner { name: name.to_owned(), key, public_key }) })
     }
 
     /// The name, which is the identity in the credential.
@@ -140,9 +127,9 @@ impl Identity {
     }
 
     /// This identity's line in a file of [pinned keys](crate::PinnedKeys): the name, a space
-    /// and the public key in base64. There is no line feed at its end.
+    /// and the public key in its [text form](PublicKey). There is no line feed at its end.
     pub fn public_line(&self) -> String {
-        format!("{} {}", self.name(), self.public_key().to_base64())
+        format!("{} {}", self.name(), self.public_key())
     }
 
     /// The signing key as PKCS#8 version 1 in PEM, which OpenSSL reads too.
@@ -153,26 +140,7 @@ impl Identity {
     ///
     /// [`Error::Crypto`] if the encoder fails, which a key of this type gives no reason for.
     pub fn to_pkcs8_pem(&self) -> Result<Zeroizing<String>, Error> {
-        // ed25519-dalek's encoder leaves a copy of the seed in memory, so the constant prefix is
-        // written here. The 48 bytes make exactly one line of 64 characters.
-        let mut der = Zeroizing::new([0; 48]);
-        let (prefix, seed) = der.split_at_mut(PKCS8_PREFIX.len());
-        prefix.copy_from_slice(&PKCS8_PREFIX);
-        seed.copy_from_slice(self.inner.key.seed());
-
-        let mut line = Zeroizing::new([0; 64]);
-        general_purpose::STANDARD
-            .encode_slice(der.as_slice(), line.as_mut_slice())
-            .map_err(|_| CryptoError::Internal("PEM encoding"))?;
-        let line =
-            str::from_utf8(line.as_slice()).map_err(|_| CryptoError::Internal("PEM encoding"))?;
-
-        let capacity = PEM_BEGIN.len() + line.len() + PEM_END.len();
-        let mut pem = Zeroizing::new(String::with_capacity(capacity));
-        pem.push_str(PEM_BEGIN);
-        pem.push_str(line);
-        pem.push_str(PEM_END);
-        Ok(pem)
+        pem::encode(&self.inner.key)
     }
 
     /// Writes the signing key to a new file, in the form of [`Identity::to_pkcs8_pem`].
@@ -196,7 +164,7 @@ impl Identity {
     }
 
     /// The signing key.
-    pub(crate) fn key(&self) -> &Ed25519Key {
+    pub(crate) fn key(&self) -> &SignatureKey {
         &self.inner.key
     }
 }
@@ -207,59 +175,6 @@ impl fmt::Debug for Identity {
             .field("name", &self.name())
             .field("public_key", self.public_key())
             .finish_non_exhaustive()
-    }
-}
-
-impl PublicKey {
-    /// A key from its bytes (RFC 8032, section 5.1.5).
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Key`] if these are not 32 bytes.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ConfigError> {
-        bytes.try_into().map(Self).map_err(|_| {
-            ConfigError::Key(format!("an Ed25519 public key has 32 bytes, not {}", bytes.len()))
-        })
-    }
-
-    /// A key from its padded base64.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Key`] if the text is not base64, or not of 32 bytes.
-    pub fn from_base64(text: &str) -> Result<Self, ConfigError> {
-        let bytes = general_purpose::STANDARD
-            .decode(text)
-            .map_err(|error| ConfigError::Key(format!("not base64: {error}")))?;
-        Self::from_bytes(&bytes)
-    }
-
-    /// The 32 bytes of the key.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The key in padded base64.
-    pub fn to_base64(&self) -> String {
-        general_purpose::STANDARD.encode(self.0)
-    }
-
-    /// A short form to compare by eye or over the telephone: `SHA256:` and the unpadded base64 of
-    /// the key's SHA-256, in the manner of OpenSSH.
-    ///
-    /// The hash is over the 32 bytes alone, so it differs from what OpenSSH shows for this key.
-    pub fn fingerprint(&self) -> String {
-        let suite = CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
-        let digest = CryptoProvider::default()
-            .hash(suite, &self.0)
-            .expect("a provider has the hash of the suite that every MLS client has");
-        format!("SHA256:{}", general_purpose::STANDARD_NO_PAD.encode(digest))
-    }
-}
-
-impl fmt::Debug for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_base64())
     }
 }
 

@@ -110,7 +110,7 @@ pub use auth::{
 pub use config::{
     Config, ConfigBuilder, Limits, RekeyPolicy, WantsAuthenticationService, WantsIdentity,
 };
-pub use crypto::{CipherSuite, CryptoProvider};
+pub use crypto::{CipherSuite, CryptoProvider, SignatureScheme};
 pub use dmls::{
     Destination, DmlsEvent, DmlsInvitation, DmlsKeyPackages, DmlsMember, DmlsPolicy, DmlsSession,
     DmlsUniverse, MemberIndex,

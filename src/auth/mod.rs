@@ -19,6 +19,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 pub use pinned::PinnedKeys;
 
 use crate::{
+    crypto::SignatureScheme,
     error::AlertDescription,
     identity::PublicKey,
     name::{self, ServerName},
@@ -45,6 +46,8 @@ pub struct PresentedIdentity<'a> {
     pub name: &'a [u8],
     /// The public signature key of the leaf.
     pub signature_key: &'a [u8],
+    /// The scheme of that key, which is that of the group's cipher suite.
+    pub signature_scheme: SignatureScheme,
 }
 
 /// Why a service is asked.
@@ -197,14 +200,17 @@ pub(crate) fn validate(
     service: &dyn AuthenticationService,
     request: &AuthenticationRequest<'_>,
 ) -> Result<Authenticated, AuthenticationError> {
-    let presented = request.presented.signature_key;
+    let presented = &request.presented;
+    let is_presented = |key: &PublicKey| {
+        key.as_bytes() == presented.signature_key && key.scheme() == presented.signature_scheme
+    };
     if let Purpose::Revisit { current } = request.purpose
-        && current.public_key().as_bytes() != presented
+        && !is_presented(current.public_key())
     {
         return Err(AuthenticationError::KeyChanged);
     }
     let peer = service.authenticate(request)?;
-    if peer.public_key().as_bytes() != presented {
+    if !is_presented(peer.public_key()) {
         let reason = "the authentication service answered with another key than the presented one";
         return Err(AuthenticationError::Refused(reason.into()));
     }
@@ -223,9 +229,15 @@ impl Role {
 }
 
 impl<'a> PresentedIdentity<'a> {
-    /// A claim, for the test of a service.
+    /// A claim with an Ed25519 key, for the test of a service.
     pub fn new(name: &'a [u8], signature_key: &'a [u8]) -> Self {
-        Self { name, signature_key }
+        Self { name, signature_key, signature_scheme: SignatureScheme::ED25519 }
+    }
+
+    /// The claim with a key of another scheme.
+    #[must_use]
+    pub fn with_signature_scheme(self, signature_scheme: SignatureScheme) -> Self {
+        Self { signature_scheme, ..self }
     }
 
     /// The name as text, if it may be the name of an [`Identity`](crate::Identity).
@@ -246,7 +258,7 @@ impl<'a> PresentedIdentity<'a> {
     ///
     /// [`AuthenticationError::MalformedCredential`] if it does not.
     pub fn to_public_key(&self) -> Result<PublicKey, AuthenticationError> {
-        PublicKey::from_bytes(self.signature_key)
+        PublicKey::new(self.signature_scheme, self.signature_key)
             .map_err(|_| AuthenticationError::MalformedCredential)
     }
 }
@@ -256,6 +268,7 @@ impl fmt::Debug for PresentedIdentity<'_> {
         f.debug_struct("PresentedIdentity")
             .field("name", &format_args!("\"{}\"", self.name.escape_ascii()))
             .field("signature_key", &format_args!("{}", STANDARD.encode(self.signature_key)))
+            .field("signature_scheme", &self.signature_scheme)
             .finish()
     }
 }
@@ -411,6 +424,12 @@ mod tests {
             let error = validate(&service, &request(&[1; 32], purpose)).unwrap_err();
             assert!(matches!(error, AuthenticationError::Refused(_)), "{error:?}");
         }
+        // The same bytes are another key in another scheme.
+        let mut other = request(&[2; 32], Purpose::Handshake);
+        other.presented =
+            other.presented.with_signature_scheme(SignatureScheme::ECDSA_SECP256R1_SHA256);
+        let error = validate(&service, &other).unwrap_err();
+        assert!(matches!(error, AuthenticationError::Refused(_)), "{error:?}");
         // The right key with something after it is another key too.
         let error = validate(&service, &request(&[2; 33], Purpose::Handshake)).unwrap_err();
         assert!(matches!(error, AuthenticationError::Refused(_)), "{error:?}");
@@ -478,7 +497,7 @@ mod tests {
         let claim = PresentedIdentity::new(b"a\n\"\x1b[1m\xff", &[0; 3]);
         assert_eq!(
             format!("{claim:?}"),
-            r#"PresentedIdentity { name: "a\n\"\x1b[1m\xff", signature_key: AAAA }"#
+            r#"PresentedIdentity { name: "a\n\"\x1b[1m\xff", signature_key: AAAA, signature_scheme: ed25519 }"#
         );
     }
 

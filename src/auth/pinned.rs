@@ -21,8 +21,9 @@ use crate::{
 
 /// A set of pinned public keys, each under a name: whom this party believes.
 ///
-/// The text form is like that of `authorized_keys`. A line holds a name, white space and a key in
-/// base64; [`Identity::public_line`](crate::Identity::public_line) makes one. What follows the key
+/// The text form is like that of `authorized_keys`. A line holds a name, white space and a key in its
+/// [text form](PublicKey), which is base64 with the signature scheme in front of it if that is not
+/// Ed25519; [`Identity::public_line`](crate::Identity::public_line) makes one. What follows the key
 /// is a comment. Empty lines and lines that begin with `#` are ignored, and lines may end in CR LF.
 /// A name may have several keys, and a key several names.
 ///
@@ -31,9 +32,11 @@ use crate::{
 ///
 /// let keys = PinnedKeys::parse(
 ///     "# the office\n\
-///      files.example.org 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo= since 2026\n",
+///      files.example.org 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo= since 2026\n\
+///      mail.example.org ecdsa_secp256r1_sha256 \
+///      BGD+1LolWp0xyWHrdMY1bWjASbiSO2H6bOZpYi5g8p+2eQP+EAi4vJmkGunpVii8ZPLxsgwtfp9Rd6PClNRGIpk=\n",
 /// )?;
-/// assert_eq!(keys.len(), 1);
+/// assert_eq!(keys.len(), 2);
 /// # Ok::<(), mls_channel::Error>(())
 /// ```
 ///
@@ -158,9 +161,13 @@ impl FromStr for PinnedKeys {
             if !name::is_identity_name(name) {
                 return Err(error("the name is too long or has characters that do not show"));
             }
-            let key = words.next().ok_or_else(|| error("there is no key after the name"))?;
-            let key = PublicKey::from_base64(key)
-                .map_err(|_| error("the second word is not a base64 key of 32 bytes"))?;
+            let mut words = words.peekable();
+            if words.peek().is_none() {
+                return Err(error("there is no key after the name"));
+            }
+            let key = PublicKey::from_words(&mut words).map_err(|_| {
+                error("after the name comes no key: 32 bytes in base64, or a scheme and base64")
+            })?;
             pinned.names.entry(name.to_owned()).or_default().insert(key);
         }
         Ok(pinned)
@@ -170,7 +177,7 @@ impl FromStr for PinnedKeys {
 /// The text form, without the comments it was read with.
 impl fmt::Display for PinnedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter().try_for_each(|(name, key)| writeln!(f, "{name} {}", key.to_base64()))
+        self.iter().try_for_each(|(name, key)| writeln!(f, "{name} {key}"))
     }
 }
 
@@ -221,6 +228,8 @@ mod tests {
     use super::*;
     use crate::{
         auth::{PresentedIdentity, validate},
+        crypto::SignatureScheme,
+        identity::Identity,
         name::ServerName,
     };
 
@@ -293,6 +302,9 @@ mod tests {
             ("base64", "alice 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo"),
             ("base64", "alice 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHUQ=="),
             ("base64", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJkz"),
+            ("base64", "alice ed25519"),
+            ("base64", &format!("alice ecdsa_secp256r1_sha256 {KEY_1}")),
+            ("base64", &format!("alice rsa_pss_pss_sha256 {KEY_1}")),
             ("name", &format!("{long} {KEY_1}")),
             ("name", &format!("al\u{200b}ice {KEY_1}")),
         ] {
@@ -313,6 +325,38 @@ mod tests {
         assert!(text.lines().any(|line| line == format!("server {KEY_1}")));
         assert!(text.ends_with('\n'));
         assert_eq!(PinnedKeys::parse(&text).unwrap(), pinned());
+    }
+
+    #[test]
+    fn keys_of_other_schemes_name_them() {
+        let scheme = SignatureScheme::ECDSA_SECP256R1_SHA256;
+        let alice = Identity::generate_with("alice", scheme).unwrap();
+        let line = alice.public_line();
+        assert_eq!(
+            line,
+            format!("alice ecdsa_secp256r1_sha256 {}", alice.public_key().to_base64())
+        );
+        let text = format!("{line} a comment\nalice ed25519 {KEY_1} another\n");
+        let keys = PinnedKeys::parse(&text).unwrap();
+        assert!(keys.contains("alice", alice.public_key()));
+        assert!(keys.contains("alice", &key(KEY_1)));
+        // Ed25519 goes without saying.
+        assert_eq!(keys.to_string(), format!("alice {KEY_1}\n{line}\n"));
+
+        let claim = |scheme| {
+            PresentedIdentity::new(b"alice", alice.public_key().as_bytes())
+                .with_signature_scheme(scheme)
+        };
+        let ask = |presented| {
+            let (role, purpose) = (Role::Initiator, Purpose::Handshake);
+            let now = SystemTime::UNIX_EPOCH;
+            let request = AuthenticationRequest::new(presented, role, None, purpose, now);
+            validate(&keys, &request).map(|proof| proof.into_peer())
+        };
+        let peer = PeerIdentity::new("alice", alice.public_key().clone());
+        assert_eq!(ask(claim(scheme)), Ok(peer));
+        let malformed = Err(AuthenticationError::MalformedCredential);
+        assert_eq!(ask(claim(SignatureScheme::ED25519)), malformed);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aes_gcm::{AeadInPlace, Aes128Gcm, KeyInit};
+use aes_gcm::{AeadInPlace, Aes128Gcm, Aes256Gcm, KeyInit};
 #[cfg(feature = "aws-lc")]
 use aws_lc_rs::aead as lc;
 use chacha20poly1305::ChaCha20Poly1305;
@@ -32,6 +32,7 @@ enum Inner {
     #[cfg(feature = "aws-lc")]
     AwsLc(lc::LessSafeKey),
     Aes128Gcm(Box<Aes128Gcm>),
+    Aes256Gcm(Box<Aes256Gcm>),
     ChaCha20Poly1305(Box<ChaCha20Poly1305>),
     Custom(Box<dyn RecordAead>),
 }
@@ -45,6 +46,7 @@ impl AeadKey {
     pub(super) fn aws_lc(aead: Aead, key: &[u8]) -> Result<Self, CryptoError> {
         let algorithm = match aead {
             Aead::Aes128Gcm => &lc::AES_128_GCM,
+            Aead::Aes256Gcm => &lc::AES_256_GCM,
             Aead::ChaCha20Poly1305 => &lc::CHACHA20_POLY1305,
         };
         let key = lc::UnboundKey::new(algorithm, key).map_err(|_| KEY_REJECTED)?;
@@ -56,6 +58,10 @@ impl AeadKey {
             Aead::Aes128Gcm => {
                 let key = Aes128Gcm::new_from_slice(key).map_err(|_| KEY_REJECTED)?;
                 Inner::Aes128Gcm(Box::new(key))
+            }
+            Aead::Aes256Gcm => {
+                let key = Aes256Gcm::new_from_slice(key).map_err(|_| KEY_REJECTED)?;
+                Inner::Aes256Gcm(Box::new(key))
             }
             Aead::ChaCha20Poly1305 => {
                 let key = ChaCha20Poly1305::new_from_slice(key).map_err(|_| KEY_REJECTED)?;
@@ -91,6 +97,10 @@ impl AeadKey {
                 Ok(tag)
             }
             Inner::Aes128Gcm(key) => key
+                .encrypt_in_place_detached(&nonce.into(), aad, data)
+                .map(Into::into)
+                .map_err(|_| SEAL_FAILED),
+            Inner::Aes256Gcm(key) => key
                 .encrypt_in_place_detached(&nonce.into(), aad, data)
                 .map(Into::into)
                 .map_err(|_| SEAL_FAILED),
@@ -143,7 +153,7 @@ impl AeadKey {
                 *last_out = sealed[data.len()];
                 *tag = computed;
             }
-            Inner::Aes128Gcm(_) | Inner::ChaCha20Poly1305(_) => {
+            Inner::Aes128Gcm(_) | Inner::Aes256Gcm(_) | Inner::ChaCha20Poly1305(_) => {
                 data_out.copy_from_slice(data);
                 *last_out = last;
                 *tag = self.seal_in_place(nonce, aad, content)?;
@@ -219,6 +229,9 @@ impl AeadKey {
                     .map_err(|_| OpenFailed)?;
             }
             Inner::Aes128Gcm(key) => key
+                .decrypt_in_place_detached(&nonce.into(), aad, data, tag.into())
+                .map_err(|_| OpenFailed)?,
+            Inner::Aes256Gcm(key) => key
                 .decrypt_in_place_detached(&nonce.into(), aad, data, tag.into())
                 .map_err(|_| OpenFailed)?,
             Inner::ChaCha20Poly1305(key) => key

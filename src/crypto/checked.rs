@@ -53,15 +53,22 @@ impl Checked {
         self.0.sign_ed25519(seed, message)
     }
 
+    /// The signature of `message` by a private key of `scheme`.
+    pub(super) fn sign_with(
+        &self,
+        scheme: super::SignatureScheme,
+        private_key: &[u8],
+        message: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
+        self.sign(scheme.mls(), message, private_key)
+    }
+
     pub(super) fn record_aead(
         &self,
         aead: Aead,
         key: &[u8],
     ) -> Result<Box<dyn RecordAead>, ChannelCryptoError> {
-        let algorithm = match aead {
-            Aead::Aes128Gcm => AeadType::Aes128Gcm,
-            Aead::ChaCha20Poly1305 => AeadType::ChaCha20Poly1305,
-        };
+        let algorithm = aead.mls();
         Ok(match self.0.record_aead(algorithm, key)? {
             Some(key) => key,
             None => {

@@ -24,9 +24,9 @@ struct Contents {
 }
 
 struct Signed {
-    key: [u8; 32],
+    key: Vec<u8>,
     message: Vec<u8>,
-    signature: [u8; 64],
+    signature: Vec<u8>,
 }
 
 impl Memory {
@@ -34,13 +34,13 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn remember_signature(&self, key: &[u8; 32], message: &[u8], signature: &[u8; 64]) {
+    pub(super) fn remember_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) {
         let contents = &mut *self.lock();
         if !contents.joined && contents.signatures.len() < MAX_SIGNATURES {
             contents.signatures.push(Signed {
-                key: *key,
+                key: key.to_vec(),
                 message: message.to_vec(),
-                signature: *signature,
+                signature: signature.to_vec(),
             });
         }
     }

@@ -10,6 +10,7 @@ mod aws_lc;
 mod checked;
 mod library;
 mod memory;
+mod scheme;
 mod signing;
 mod small_order;
 mod suite;
@@ -31,7 +32,7 @@ use openmls_traits::{
     random::OpenMlsRand,
     types::{
         self, AeadType, Ciphersuite, ExporterSecret, HashType, HpkeCiphertext, HpkeConfig,
-        HpkeKeyPair, KemOutput, SignatureScheme,
+        HpkeKeyPair, KemOutput,
     },
 };
 use tls_codec::SecretVLBytes;
@@ -43,10 +44,11 @@ use crate::error::{CryptoError, Error};
 
 pub(crate) use self::{
     aead::AeadKey,
-    signing::{Ed25519Key, MlsSigner},
+    signing::{Ed25519Key, MlsSigner, P256Key, SignatureKey},
     suite::Aead,
 };
 pub use library::{CryptoLibrary, RecordAead};
+pub use scheme::SignatureScheme;
 pub use suite::CipherSuite;
 
 /// The cryptographic library behind a channel: the group's cryptography and the records.
@@ -153,9 +155,7 @@ impl CryptoProvider {
 
     /// The suites of this crate that the library has, in the order of [`CipherSuite::ALL`].
     pub fn cipher_suites(&self) -> Vec<CipherSuite> {
-        let supported = |suite: &CipherSuite| {
-            Ciphersuite::try_from(suite.id()).is_ok_and(|suite| self.supports(suite).is_ok())
-        };
+        let supported = |suite: &CipherSuite| self.supports(suite.mls()).is_ok();
         CipherSuite::ALL.iter().copied().filter(supported).collect()
     }
 
@@ -214,9 +214,7 @@ impl CryptoProvider {
 
     /// The hash of `data` with the suite's hash function.
     pub(crate) fn hash(&self, suite: CipherSuite, data: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        self.implementation()
-            .hash(hash_type(suite), data)
-            .map_err(|_| CryptoError::Internal("hash"))
+        self.implementation().hash(suite.hash(), data).map_err(|_| CryptoError::Internal("hash"))
     }
 
     /// HKDF-Expand-Label (RFC 8446, section 7.1) with the suite's hash; fills `out`.
@@ -234,7 +232,7 @@ impl CryptoProvider {
         let info = hkdf_label(label, context, out.len()).ok_or(FAILED)?;
         let okm = self
             .implementation()
-            .hkdf_expand(hash_type(suite), secret, &info, out.len())
+            .hkdf_expand(suite.hash(), secret, &info, out.len())
             .map_err(|_| FAILED)?;
         if okm.as_slice().len() != out.len() {
             return Err(FAILED);
@@ -367,14 +365,14 @@ impl OpenMlsCrypto for CryptoProvider {
 
     fn signature_key_gen(
         &self,
-        alg: SignatureScheme,
+        alg: types::SignatureScheme,
     ) -> Result<(Vec<u8>, Vec<u8>), types::CryptoError> {
         self.watch(self.implementation().signature_key_gen(alg))
     }
 
     fn verify_signature(
         &self,
-        alg: SignatureScheme,
+        alg: types::SignatureScheme,
         data: &[u8],
         pk: &[u8],
         signature: &[u8],
@@ -387,7 +385,7 @@ impl OpenMlsCrypto for CryptoProvider {
 
     fn sign(
         &self,
-        alg: SignatureScheme,
+        alg: types::SignatureScheme,
         data: &[u8],
         key: &[u8],
     ) -> Result<Vec<u8>, types::CryptoError> {
@@ -472,13 +470,6 @@ impl OpenMlsCrypto for CryptoProvider {
 /// Whether two secrets are equal, in a time that does not depend on where they differ.
 pub(crate) fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
-}
-
-fn hash_type(suite: CipherSuite) -> HashType {
-    match suite {
-        CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
-        | CipherSuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => HashType::Sha2_256,
-    }
 }
 
 /// The structure HkdfLabel (RFC 8446, section 7.1), or `None` if a part is too long for it.

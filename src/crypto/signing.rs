@@ -1,89 +1,77 @@
-//! Ed25519 key pairs, and the signer that OpenMLS uses them through.
+//! Signature keys, and the signer that OpenMLS uses them through.
 
-use std::fmt;
+mod ed25519;
+mod p256;
 
-#[cfg(feature = "aws-lc")]
-use aws_lc_rs::signature::Ed25519KeyPair;
-use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use openmls_traits::{
     signatures::{Signer, SignerError},
-    types::SignatureScheme,
+    types,
 };
-use zeroize::Zeroizing;
 
-use super::{Backend, CryptoProvider};
+pub(crate) use self::{ed25519::Ed25519Key, p256::P256Key};
+use super::{CryptoProvider, SignatureScheme};
 use crate::error::CryptoError;
 
-/// An Ed25519 key pair (RFC 8032), expanded once for every library of the build.
-//
-// Erasure on drop: SigningKey zeroizes its seed, and is boxed so that moves leave no copies.
-// AWS-LC frees its key with OPENSSL_free, which overwrites what it frees.
-pub(crate) struct Ed25519Key {
-    dalek: Box<SigningKey>,
-    #[cfg(feature = "aws-lc")]
-    aws_lc: Ed25519KeyPair,
+/// A key pair of an identity, expanded once for every library of the build.
+#[derive(Debug)]
+pub(crate) enum SignatureKey {
+    Ed25519(Ed25519Key),
+    P256(P256Key),
 }
 
-impl Ed25519Key {
+impl SignatureKey {
     /// A new key pair from the provider's randomness.
-    pub(crate) fn generate(provider: &CryptoProvider) -> Result<Self, CryptoError> {
-        let mut seed = Zeroizing::new([0; 32]);
-        provider.fill_random(&mut *seed)?;
-        Self::from_seed(&seed)
+    pub(crate) fn generate(
+        provider: &CryptoProvider,
+        scheme: SignatureScheme,
+    ) -> Result<Self, CryptoError> {
+        match scheme {
+            SignatureScheme::ED25519 => Ed25519Key::generate(provider).map(Self::Ed25519),
+            SignatureScheme::ECDSA_SECP256R1_SHA256 => P256Key::generate(provider).map(Self::P256),
+        }
     }
 
-    /// The key pair of a 32-byte seed, the private key of RFC 8032, section 5.1.5.
-    pub(crate) fn from_seed(seed: &[u8; 32]) -> Result<Self, CryptoError> {
-        Ok(Self {
-            dalek: Box::new(SigningKey::from_bytes(seed)),
-            #[cfg(feature = "aws-lc")]
-            aws_lc: Ed25519KeyPair::from_seed_unchecked(seed)
-                .map_err(|_| CryptoError::Internal("Ed25519 key setup"))?,
-        })
-    }
-
-    /// The seed. Secret: whoever copies it must erase the copy.
-    pub(crate) fn seed(&self) -> &[u8; 32] {
-        self.dalek.as_bytes()
+    pub(crate) fn scheme(&self) -> SignatureScheme {
+        match self {
+            Self::Ed25519(_) => SignatureScheme::ED25519,
+            Self::P256(_) => SignatureScheme::ECDSA_SECP256R1_SHA256,
+        }
     }
 
     /// The public key as on the wire.
-    pub(crate) fn public_key(&self) -> &[u8; 32] {
-        let public: &VerifyingKey = self.dalek.as_ref().as_ref();
-        public.as_bytes()
+    pub(crate) fn public_key(&self) -> &[u8] {
+        match self {
+            Self::Ed25519(key) => key.public_key(),
+            Self::P256(key) => key.public_key(),
+        }
     }
 
-    /// Signs `message` with the provider's library. All give the same signature.
+    /// Signs `message` with the provider's library.
     pub(crate) fn sign(
         &self,
         provider: &CryptoProvider,
         message: &[u8],
-    ) -> Result<[u8; 64], CryptoError> {
-        const FAILED: CryptoError = CryptoError::Internal("Ed25519 signing");
-        match &provider.backend {
-            #[cfg(feature = "aws-lc")]
-            Backend::AwsLc(_) => {
-                let signature = self.aws_lc.try_sign(message).map_err(|_| FAILED)?;
-                signature.as_ref().try_into().map_err(|_| FAILED)
-            }
-            Backend::RustCrypto(_) => {
-                self.dalek.try_sign(message).map(|s| s.to_bytes()).map_err(|_| FAILED)
-            }
-            Backend::Custom(library) => library.sign_ed25519(self.seed(), message),
+    ) -> Result<Vec<u8>, CryptoError> {
+        match self {
+            Self::Ed25519(key) => key.sign(provider, message).map(|signature| signature.to_vec()),
+            Self::P256(key) => key.sign(provider, message),
         }
     }
-}
 
-impl fmt::Debug for Ed25519Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ed25519Key(..)")
+    /// The private key: a seed or a scalar. Secret: whoever copies it must erase the copy.
+    #[cfg(test)]
+    pub(crate) fn secret(&self) -> zeroize::Zeroizing<Vec<u8>> {
+        zeroize::Zeroizing::new(match self {
+            Self::Ed25519(key) => key.seed().to_vec(),
+            Self::P256(key) => key.scalar().to_vec(),
+        })
     }
 }
 
 /// A key pair and the library to sign with: what OpenMLS calls a signer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MlsSigner<'a> {
-    pub(crate) key: &'a Ed25519Key,
+    pub(crate) key: &'a SignatureKey,
     pub(crate) provider: &'a CryptoProvider,
 }
 
@@ -94,14 +82,14 @@ impl Signer for MlsSigner<'_> {
                 if let Some(memory) = &self.provider.memory {
                     memory.remember_signature(self.key.public_key(), payload, &signature);
                 }
-                Ok(signature.to_vec())
+                Ok(signature)
             }
             Err(_) => Err(SignerError::SigningError),
         }
     }
 
-    fn signature_scheme(&self) -> SignatureScheme {
-        SignatureScheme::ED25519
+    fn signature_scheme(&self) -> types::SignatureScheme {
+        self.key.scheme().mls()
     }
 }
 
@@ -110,90 +98,56 @@ mod tests {
     use openmls_traits::crypto::OpenMlsCrypto;
 
     use super::*;
-    use crate::crypto::tests::{hex, providers};
-
-    // RFC 8032, section 7.1: seed, public key, message, signature.
-    const RFC_8032: [[&str; 4]; 4] = [
-        [
-            "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
-            "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
-            "",
-            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155\
-             5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
-        ],
-        [
-            "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
-            "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
-            "72",
-            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da\
-             085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
-        ],
-        [
-            "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
-            "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
-            "af82",
-            "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac\
-             18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
-        ],
-        [
-            "833fe62409237b9d62ec77587520911e9a759cec1d19755b7da901b96dca3d42",
-            "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
-            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
-             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
-            "dc2a4459e7369633a52b1bf277839a00201009a3efbf3ecb69bea2186c26b589\
-             09351fc9ac90b3ecfdfbc7c66431e0303dca179c138ac17ad9bef1177331a704",
-        ],
-    ];
+    use crate::crypto::tests::providers;
 
     #[test]
-    fn signatures_match_rfc_8032() {
-        for [seed, public, message, signature] in RFC_8032.map(|vector| vector.map(hex)) {
-            let key = Ed25519Key::from_seed(&seed.try_into().unwrap()).unwrap();
-            assert_eq!(key.public_key().as_slice(), public);
-            for provider in providers() {
-                assert_eq!(key.sign(&provider, &message).unwrap().as_slice(), signature);
-                provider
-                    .verify_signature(SignatureScheme::ED25519, &message, &public, &signature)
-                    .unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn a_generated_key_signs_for_mls_and_its_seed_restores_it() {
+    fn a_generated_key_signs_for_mls() {
         for provider in providers() {
-            let key = Ed25519Key::generate(&provider).unwrap();
-            let restored = Ed25519Key::from_seed(key.seed()).unwrap();
-            assert_eq!(restored.public_key(), key.public_key());
-
-            let signer = MlsSigner { key: &restored, provider: &provider };
-            let signature = signer.sign(b"message").unwrap();
-            let verify = |message: &[u8]| {
-                let scheme = signer.signature_scheme();
-                provider.verify_signature(scheme, message, key.public_key(), &signature)
-            };
-            assert!(verify(b"message").is_ok());
-            assert!(verify(b"massage").is_err());
+            for &scheme in SignatureScheme::ALL {
+                let key = SignatureKey::generate(&provider, scheme).unwrap();
+                assert_eq!(key.scheme(), scheme);
+                assert!(scheme.is_public_key(key.public_key()));
+                let signer = MlsSigner { key: &key, provider: &provider };
+                let signature = signer.sign(b"message").unwrap();
+                for verifier in providers() {
+                    let verify = |message: &[u8]| {
+                        let scheme = signer.signature_scheme();
+                        verifier.verify_signature(scheme, message, key.public_key(), &signature)
+                    };
+                    assert!(verify(b"message").is_ok(), "{provider:?} {verifier:?} {scheme}");
+                    assert!(verify(b"massage").is_err(), "{provider:?} {verifier:?} {scheme}");
+                }
+            }
         }
     }
 
     #[test]
     fn two_generated_keys_differ() {
         for provider in providers() {
-            let first = Ed25519Key::generate(&provider).unwrap();
-            let second = Ed25519Key::generate(&provider).unwrap();
-            assert_ne!(first.seed(), second.seed());
+            for &scheme in SignatureScheme::ALL {
+                let first = SignatureKey::generate(&provider, scheme).unwrap();
+                let second = SignatureKey::generate(&provider, scheme).unwrap();
+                assert_ne!(first.secret(), second.secret());
+                assert_ne!(first.public_key(), second.public_key());
+            }
         }
     }
 
+    // CH-07
     #[test]
     fn a_key_is_shareable_and_prints_nothing() {
         fn shareable<T: Send + Sync>(_: &T) {}
-        let key = Ed25519Key::from_seed(&[0xab; 32]).unwrap();
-        shareable(&key);
-        assert_eq!(format!("{key:?}"), "Ed25519Key(..)");
         let provider = CryptoProvider::rust_crypto();
-        let signer = format!("{:?}", MlsSigner { key: &key, provider: &provider });
-        assert!(!signer.contains("171") && !signer.contains("ab, "), "{signer}");
+        for &scheme in SignatureScheme::ALL {
+            let key = SignatureKey::generate(&provider, scheme).unwrap();
+            shareable(&key);
+            let secret = format!("{:?}", *key.secret());
+            let hex: String = key.secret().iter().map(|byte| format!("{byte:02x}")).collect();
+            let signer = format!("{:?}", MlsSigner { key: &key, provider: &provider });
+            assert!(signer.contains("Key(..)"), "{signer}");
+            for secret in [&secret[1..40], &hex[..16]] {
+                assert!(!signer.to_lowercase().contains(secret), "{signer}");
+            }
+        }
     }
 }

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use openmls_traits::types::{self, AeadType, Ciphersuite, HashType, HpkeKemType};
+
+use super::SignatureScheme;
+
 /// An MLS cipher suite (RFC 9420, section 17.1).
 ///
 /// The suite decides everything of a channel: the KEM that heals it, the signature scheme of the
@@ -12,6 +16,9 @@ use std::fmt;
 pub enum CipherSuite {
     /// 0x0001: X25519, AES-128-GCM, SHA-256, Ed25519. The suite every MLS implementation has.
     MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+    /// 0x0002: P-256, AES-128-GCM, SHA-256, ECDSA on P-256. For identities whose keys have to be on
+    /// that curve.
+    MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
     /// 0x0003: X25519, ChaCha20-Poly1305, SHA-256, Ed25519. For machines without AES hardware.
     MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
 }
@@ -20,6 +27,7 @@ pub enum CipherSuite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aead {
     Aes128Gcm,
+    Aes256Gcm,
     ChaCha20Poly1305,
 }
 
@@ -28,14 +36,12 @@ impl CipherSuite {
     pub const ALL: &'static [Self] = &[
         Self::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
         Self::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+        Self::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
     ];
 
     /// The number under which the suite is registered with IANA.
     pub fn id(self) -> u16 {
-        match self {
-            Self::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 => 0x0001,
-            Self::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => 0x0003,
-        }
+        self.mls() as u16
     }
 
     /// The suite registered under `id`, if this build has it.
@@ -45,26 +51,58 @@ impl CipherSuite {
 
     /// The registered name.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 => {
-                "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"
+        self.facts().1
+    }
+
+    /// The scheme of the identities that can use the suite.
+    pub fn signature_scheme(self) -> SignatureScheme {
+        match self.mls().signature_algorithm() {
+            types::SignatureScheme::ECDSA_SECP256R1_SHA256 => {
+                SignatureScheme::ECDSA_SECP256R1_SHA256
             }
-            Self::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => {
-                "MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519"
-            }
+            _ => SignatureScheme::ED25519,
+        }
+    }
+
+    /// What OpenMLS calls it. All that the suite consists of is known there.
+    pub(crate) fn mls(self) -> Ciphersuite {
+        self.facts().0
+    }
+
+    fn facts(self) -> (Ciphersuite, &'static str) {
+        macro_rules! same_names {
+            ($($name:ident)*) => {
+                match self {
+                    $(Self::$name => (Ciphersuite::$name, stringify!($name)),)*
+                }
+            };
+        }
+        same_names! {
+            MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
+            MLS_128_DHKEMP256_AES128GCM_SHA256_P256
+            MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519
         }
     }
 
     pub(crate) fn aead(self) -> Aead {
-        match self {
-            Self::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 => Aead::Aes128Gcm,
-            Self::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => Aead::ChaCha20Poly1305,
+        match self.mls().aead_algorithm() {
+            AeadType::Aes128Gcm => Aead::Aes128Gcm,
+            AeadType::Aes256Gcm => Aead::Aes256Gcm,
+            AeadType::ChaCha20Poly1305 => Aead::ChaCha20Poly1305,
         }
+    }
+
+    pub(crate) fn kem(self) -> HpkeKemType {
+        self.mls().hpke_kem_algorithm()
+    }
+
+    pub(crate) fn hash(self) -> HashType {
+        self.mls().hash_algorithm()
     }
 
     /// Length in bytes of the suite's hash, of its exported secrets and traffic secrets.
     pub(crate) fn hash_len(self) -> usize {
-        32
+        self.hash().size()
     }
 }
 
@@ -85,7 +123,7 @@ impl Aead {
     pub(crate) fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm => 16,
-            Self::ChaCha20Poly1305 => 32,
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => 32,
         }
     }
 
@@ -95,8 +133,17 @@ impl Aead {
     /// attacker below 2^-57. ChaCha20-Poly1305 is bounded by the sequence number alone.
     pub(crate) fn record_limit(self) -> u64 {
         match self {
-            Self::Aes128Gcm => 23_726_566,
+            Self::Aes128Gcm | Self::Aes256Gcm => 23_726_566,
             Self::ChaCha20Poly1305 => u64::MAX - 1,
+        }
+    }
+
+    /// What OpenMLS calls it.
+    pub(crate) fn mls(self) -> AeadType {
+        match self {
+            Self::Aes128Gcm => AeadType::Aes128Gcm,
+            Self::Aes256Gcm => AeadType::Aes256Gcm,
+            Self::ChaCha20Poly1305 => AeadType::ChaCha20Poly1305,
         }
     }
 }

@@ -98,7 +98,7 @@ impl DmlsSession {
         now: Time,
     ) -> Result<Self, Error> {
         policy.check()?;
-        let suites = config.cipher_suites.clone();
+        let suites = compatible(&config.cipher_suites, leaf_replacement);
         let mut id = vec![0; ID_LEN];
         config.crypto.fill_random(&mut id)?;
         let export_key_length = suites.first().map_or(0, |suite| suite.hash_len());
@@ -265,6 +265,19 @@ impl DmlsSession {
         }
         Ok(())
     }
+}
+
+/// The suites that can be in one universe with the best of them.
+fn compatible(suites: &[CipherSuite], leaf_replacement: bool) -> Vec<CipherSuite> {
+    let mut suites = suites.to_vec();
+    if let Some(&first) = suites.first() {
+        suites.retain(|suite| {
+            suite.hash_len() == first.hash_len()
+                && suite.signature_scheme() == first.signature_scheme()
+                && (suite.kem() == first.kem() || !leaf_replacement)
+        });
+    }
+    suites
 }
 
 impl DmlsInvitation {

@@ -290,10 +290,11 @@ impl DmlsSession {
         now: Time,
     ) -> Option<Self> {
         let (identity, crypto) = (&config.identity, &config.crypto);
+        let scheme = identity.public_key().scheme();
         let mut members = Vec::with_capacity(blob.members.len());
         for MemberBlob { name, claimed, key, group_id } in blob.members {
-            let claim = Claim::restore(claimed, key.clone());
-            let key = PublicKey::from_bytes(&key).ok()?;
+            let claim = Claim::restore(claimed, key.clone(), scheme);
+            let key = PublicKey::new(scheme, &key).ok()?;
             members.push(Member { identity: PeerIdentity::new(name, key), claim, group_id });
         }
         let parameters = UniverseParameters::decode(&blob.parameters).ok()?;
@@ -345,7 +346,7 @@ impl DmlsSession {
         let mut epochs = BTreeMap::new();
         for (member, newest, entries) in blob.epochs {
             let entries = entries.into_iter().map(|entry| {
-                let claim = Claim::restore(entry.name, entry.signature_key);
+                let claim = Claim::restore(entry.name, entry.signature_key, scheme);
                 let leaf = Leaf { encryption_key: entry.encryption_key, claim };
                 (entry.epoch, EpochEntry { psk: entry.psk, leaf, digest: entry.digest })
             });

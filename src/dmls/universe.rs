@@ -58,7 +58,8 @@ pub struct DmlsUniverse {
     pub id: Vec<u8>,
     /// Who belongs to it, 2 to 1024 members, in the same order everywhere.
     pub members: Vec<DmlsMember>,
-    /// The suites that Send Groups may have. The owner of each chooses; see [`DmlsUniverse::new`].
+    /// The suites that Send Groups may have, all of one signature scheme, and with `leaf_replacement`
+    /// of one KEM. The owner of each chooses; see [`DmlsUniverse::new`].
     pub cipher_suites: Vec<CipherSuite>,
     /// Length in bytes of the keys that pass from one Send Group to another: the KDF.Nh of all the
     /// suites. 32 for those of this build.
@@ -131,7 +132,8 @@ impl std::fmt::Debug for DmlsKeyPackages {
 }
 
 impl DmlsUniverse {
-    /// A universe with every suite of this build, their key length, and leaf replacement.
+    /// A universe with the suites of X25519 and Ed25519, their key length, and leaf replacement. For
+    /// members whose keys are of another scheme, put other suites in.
     ///
     /// A member's Send Group has the first suite of its configuration that the universe allows, and
     /// every member needs a KeyPackage for it.
@@ -139,7 +141,10 @@ impl DmlsUniverse {
         Self {
             id: id.into(),
             members,
-            cipher_suites: CipherSuite::ALL.to_vec(),
+            cipher_suites: vec![
+                CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+                CipherSuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+            ],
             export_key_length: 32,
             leaf_replacement: true,
         }
@@ -184,7 +189,8 @@ impl Candidate {
             now.calendar,
         );
         let own = &config.identity;
-        let identity = if first.claim().presented().signature_key == own.public_key().as_bytes() {
+        let presented = first.claim().presented();
+        let identity = if presented.signature_key == own.public_key().as_bytes() {
             PeerIdentity::new(own.name(), own.public_key().clone())
         } else {
             auth::validate(&*config.authentication_service, &request)?.into_peer()
@@ -216,6 +222,15 @@ impl Roster {
         // DM-15
         if suites.iter().any(|suite| suite.hash_len() != length) {
             return out_of_range("export_key_length must be the KDF.Nh of every suite");
+        }
+        // A member has one credential in all its leaves, and a leaf that is replaced one key.
+        let first = suites[0];
+        if suites.iter().any(|suite| suite.signature_scheme() != first.signature_scheme()) {
+            return out_of_range("the suites of a universe have one signature scheme");
+        }
+        if parameters.leaf_replacement == 1 && suites.iter().any(|suite| suite.kem() != first.kem())
+        {
+            return out_of_range("with leaf replacement the suites of a universe have one KEM");
         }
         if !(2..=MAX_MEMBERS).contains(&members.len()) {
             return out_of_range("a universe has 2 to 1024 members");

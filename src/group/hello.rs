@@ -116,7 +116,7 @@ impl Hello {
             return Err(PeerIncompatible::Capabilities("the offered cipher suite").into());
         }
         check_preference(allowed, suite, &parameters)?;
-        let claim = Claim::of_leaf(leaf)?;
+        let claim = Claim::of_leaf(leaf, suite)?;
         Ok(Self { key_package, suite, parameters, claim })
     }
 

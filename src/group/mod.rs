@@ -29,7 +29,7 @@ pub(crate) use self::storage::Retention;
 use self::storage::Storage;
 use crate::{
     auth::{PresentedIdentity, Role},
-    crypto::{CipherSuite, CryptoProvider, MlsSigner},
+    crypto::{CipherSuite, CryptoProvider, MlsSigner, SignatureScheme},
     error::{CryptoError, Error, PeerMisbehaved},
     identity::Identity,
     record::TrafficSecret,
@@ -65,6 +65,7 @@ pub(crate) struct EpochSecrets {
 pub(crate) struct Claim {
     name: Vec<u8>,
     signature_key: Vec<u8>,
+    scheme: SignatureScheme,
 }
 
 /// What OpenMLS needs to work on one group.
@@ -112,7 +113,7 @@ impl Group {
 
     /// The claim in the peer's leaf.
     pub(crate) fn peer_claim(&self) -> Result<Claim, Error> {
-        Claim::of_leaf(self.peer_leaf()?)
+        Claim::of_leaf(self.peer_leaf()?, self.suite)
     }
 
     fn peer_leaf(&self) -> Result<&LeafNode, Error> {
@@ -155,23 +156,29 @@ impl EpochSecrets {
 }
 
 impl Claim {
-    fn of_leaf(leaf: &LeafNode) -> Result<Self, Error> {
-        Self::new(leaf.credential(), leaf.signature_key().as_slice())
+    fn of_leaf(leaf: &LeafNode, suite: CipherSuite) -> Result<Self, Error> {
+        Self::new(leaf.credential(), leaf.signature_key().as_slice(), suite)
     }
 
-    fn new(credential: &Credential, signature_key: &[u8]) -> Result<Self, Error> {
+    /// What a leaf of a group with this suite says.
+    fn new(
+        credential: &Credential,
+        signature_key: &[u8],
+        suite: CipherSuite,
+    ) -> Result<Self, Error> {
         let credential = BasicCredential::try_from(credential.clone())
             .map_err(|_| crate::auth::AuthenticationError::MalformedCredential)?;
-        Ok(Self { name: credential.identity().to_vec(), signature_key: signature_key.to_vec() })
+        let name = credential.identity().to_vec();
+        Ok(Self::restore(name, signature_key.to_vec(), suite.signature_scheme()))
     }
 
     /// A claim that was checked before it was stored.
-    pub(crate) fn restore(name: Vec<u8>, signature_key: Vec<u8>) -> Self {
-        Self { name, signature_key }
+    pub(crate) fn restore(name: Vec<u8>, signature_key: Vec<u8>, scheme: SignatureScheme) -> Self {
+        Self { name, signature_key, scheme }
     }
 
     pub(crate) fn presented(&self) -> PresentedIdentity<'_> {
-        PresentedIdentity { name: &self.name, signature_key: &self.signature_key }
+        PresentedIdentity::new(&self.name, &self.signature_key).with_signature_scheme(self.scheme)
     }
 
     /// The same identity at both ends means a reflected message or a misconfiguration; MLS forbids
@@ -203,14 +210,7 @@ impl OpenMlsProvider for Provider {
 }
 
 fn ciphersuite(suite: CipherSuite) -> Ciphersuite {
-    match suite {
-        CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 => {
-            Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
-        }
-        CipherSuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519 => {
-            Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519
-        }
-    }
+    suite.mls()
 }
 
 /// How every group of this protocol goes on: handshake messages encrypted, nothing kept of the past.

@@ -431,7 +431,7 @@ fn provider() -> Provider {
 }
 
 /// SignWithLabel (RFC 9420, section 5.1.2).
-fn sign(identity: &Identity, label: &str, content: &[u8]) -> [u8; 64] {
+fn sign(identity: &Identity, label: &str, content: &[u8]) -> Vec<u8> {
     let label = format!("MLS 1.0 {label}");
     let content = [vector(label.as_bytes()), vector(content)].concat();
     identity.key().sign(&CryptoProvider::default(), &content).unwrap()

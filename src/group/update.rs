@@ -135,8 +135,8 @@ impl Group {
         {
             return Err(PeerMisbehaved::NotASelfUpdate("it changes transport parameters").into());
         }
-        let claim = Claim::of_leaf(leaf)?;
-        if claim == Claim::of_leaf(current)? {
+        let claim = Claim::of_leaf(leaf, self.suite)?;
+        if claim == Claim::of_leaf(current, self.suite)? {
             return Ok(StagedUpdate::SameCredential(Verified(commit)));
         }
         claim.differs_from(&self.identity)?;

@@ -108,7 +108,7 @@ impl Offer {
         if !parameters.alpn.is_empty() && !offered.alpn.contains(&parameters.alpn) {
             return Err(PeerMisbehaved::UnofferedAlpn.into());
         }
-        let claim = Claim::new(&creator.credential, &creator.signature_key)?;
+        let claim = Claim::new(&creator.credential, &creator.signature_key, suite)?;
         claim.differs_from(&identity)?;
         Ok(Joined { staged, provider, suite, identity, parameters, claim })
     }

@@ -1,3 +1,5 @@
+use base64::{Engine, engine::general_purpose};
+
 use super::*;
 
 /// Written by `openssl genpkey -algorithm ED25519` (OpenSSL 3.0), with what OpenSSL says of it.
@@ -15,10 +17,30 @@ MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
 ";
 const RFC_8410_PUBLIC: &str = "Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=";
 
+/// Written by `openssl ecparam -name prime256v1 -genkey -noout`, and turned into PKCS#8 by
+/// `openssl pkcs8 -topk8 -nocrypt`, which `openssl genpkey` writes at once.
+const P256_SEC1_PEM: &str = "-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIL6AYXbqyVUCZC3OowYR0u7E6c6tFC40YLBCzDd31S88oAoGCCqGSM49
+AwEHoUQDQgAErRpjyYZg8hIHP+mP8VB7oXDpcYFkoh4wdpD83Hgq4lX0p8jWG+fW
+V9EJos4I7ItXEFxPjiPdnhxURp8TDOK9HA==
+-----END EC PRIVATE KEY-----
+";
 const P256_PEM: &str = "-----BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg/XTmcZ1gnJ8cDJRz
-5+WUjodeAW54+gC7+XuYoSPkl/6hRANCAARUamOcGMBEkpxqVxx/CcniPMjRVVia
-x9TIHFkWtv+fD/crksPspUbwoDaim3mIIE1IhVYBKPUcu61ju54ZnLeY
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgvoBhdurJVQJkLc6j
+BhHS7sTpzq0ULjRgsELMN3fVLzyhRANCAAStGmPJhmDyEgc/6Y/xUHuhcOlxgWSi
+HjB2kPzceCriVfSnyNYb59ZX0Qmizgjsi1cQXE+OI92eHFRGnxMM4r0c
+-----END PRIVATE KEY-----
+";
+/// What `openssl ec -pubout` and `sha256sum` say of it.
+const P256_PUBLIC: &str =
+    "BK0aY8mGYPISBz/pj/FQe6Fw6XGBZKIeMHaQ/Nx4KuJV9KfI1hvn1lfRCaLOCOyLVxBcT44j3Z4cVEafEwzivRw=";
+const P256_FINGERPRINT: &str = "SHA256:k8wjG4+BgYsMJbARpdHTA04Mqzx6XfVmHHT00ayreKQ";
+
+const P384_PEM: &str = "-----BEGIN PRIVATE KEY-----
+MIG2AgEAMBAGByqGSM49AgEGBSuBBAAiBIGeMIGbAgEBBDCTr8gyy9QwbSX66H7/
+CiWNkUsp/96OJIswMgXKA4Itp+St6Q3avDWYma1+TkuSxnqhZANiAATl1dqx2VJB
+uDfNwHSIg11AvLkbimLCSvhytsNquXQQZe5TYss8ZEcMWZD1c/l2/HhDaEQPn9RR
+081riq8vwUyU9al1FZm9693ZiS8MTbA5Z0UxXizC3Qe6bSOVimiy4Mg=
 -----END PRIVATE KEY-----
 ";
 const X25519_PEM: &str = "-----BEGIN PRIVATE KEY-----
@@ -78,6 +100,52 @@ fn pem_of_openssl_is_read_and_written_alike() {
 }
 
 #[test]
+fn keys_on_p256_of_openssl_are_read_and_written_alike() {
+    let alice = Identity::from_pkcs8_pem("alice", P256_PEM).unwrap();
+    let key = alice.public_key();
+    assert_eq!(key.scheme(), SignatureScheme::ECDSA_SECP256R1_SHA256);
+    assert_eq!(key.to_base64(), P256_PUBLIC);
+    assert_eq!(key.fingerprint(), P256_FINGERPRINT);
+    assert_eq!(alice.public_line(), format!("alice ecdsa_secp256r1_sha256 {P256_PUBLIC}"));
+    assert_eq!(alice.to_pkcs8_pem().unwrap().as_str(), P256_PEM);
+    let older = Identity::from_pkcs8_pem("alice", P256_SEC1_PEM).unwrap();
+    assert_eq!(older.public_key(), key);
+}
+
+#[test]
+fn a_key_on_p256_with_the_public_key_of_another_is_refused() {
+    // The public key of the example in RFC 5903, section 8.1, in the place of its own.
+    let other = "2rC2OVoJEFZGe+NaVy5JfDcBBNXlLYdA5o8MUoWcqLj0zRJDI1Uy7zF5Iyi1vqKdHI8rF3lWeaPrr/\
+                 L7hKUN8Q==";
+    let bytes = |text: &str| general_purpose::STANDARD.decode(text.replace('\n', "")).unwrap();
+    let body: String = P256_PEM.lines().filter(|line| !line.starts_with('-')).collect();
+    let mut der = bytes(&body);
+    let start = der.len() - 64;
+    der[start..].copy_from_slice(&bytes(other));
+    let body = general_purpose::STANDARD.encode(&der);
+    let lines: Vec<_> =
+        body.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+    let pem =
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+    let error = Identity::from_pkcs8_pem("alice", &pem).unwrap_err();
+    assert!(matches!(error, Error::Config(ConfigError::Key(_))), "{error}");
+}
+
+#[test]
+fn identities_of_every_scheme_survive_their_file() {
+    let directory = tempfile::tempdir().unwrap();
+    for scheme in SignatureScheme::ALL {
+        let path = directory.path().join(scheme.name());
+        let alice = Identity::generate_with("alice", *scheme).unwrap();
+        assert_eq!(alice.public_key().scheme(), *scheme);
+        alice.write_pem_file(&path).unwrap();
+        let again = Identity::read_pem_file("alice", &path).unwrap();
+        assert_eq!(again.public_key(), alice.public_key());
+        assert_eq!(again.key().secret(), alice.key().secret());
+    }
+}
+
+#[test]
 fn pem_of_rfc_8410_is_read() {
     let alice = Identity::from_pkcs8_pem("alice", RFC_8410_V1).unwrap();
     assert_eq!(alice.public_key().to_base64(), RFC_8410_PUBLIC);
@@ -87,7 +155,8 @@ fn pem_of_rfc_8410_is_read() {
 fn pem_of_version_2_is_read() {
     use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey};
 
-    let key = SigningKey::from_bytes(openssl_identity().key().seed());
+    let seed = openssl_identity().key().secret().as_slice().try_into().unwrap();
+    let key = SigningKey::from_bytes(&seed);
     let pem = key.to_pkcs8_pem(Default::default()).unwrap();
     assert_ne!(pem.as_str(), OPENSSL_PEM); // it has the public key inside
     let alice = Identity::from_pkcs8_pem("alice", &pem).unwrap();
@@ -96,10 +165,10 @@ fn pem_of_version_2_is_read() {
 
 #[test]
 fn version_2_with_the_public_key_of_another_is_refused() {
-    use ed25519_dalek::pkcs8::{EncodePrivateKey, PublicKeyBytes};
+    use ed25519_dalek::pkcs8::{EncodePrivateKey, KeypairBytes, PublicKeyBytes};
 
-    let other = *Identity::generate("bob").unwrap().key().public_key();
-    let secret_key = *openssl_identity().key().seed();
+    let other = Identity::generate("bob").unwrap().public_key().as_bytes().try_into().unwrap();
+    let secret_key = openssl_identity().key().secret().as_slice().try_into().unwrap();
     let pair = KeypairBytes { secret_key, public_key: Some(PublicKeyBytes(other)) };
     let pem = pair.to_pkcs8_pem(Default::default()).unwrap();
     let error = Identity::from_pkcs8_pem("alice", &pem).unwrap_err();
@@ -116,10 +185,14 @@ fn pem_with_other_line_ends_or_space_around_is_read() {
 }
 
 #[test]
-fn what_is_no_plain_ed25519_key_is_refused() {
+fn what_is_no_plain_key_is_refused() {
     let cut = OPENSSL_PEM.replace("kjaS", "kja=");
     let public = OPENSSL_PEM.replace("PRIVATE", "PUBLIC");
-    for pem in ["", "secret", P256_PEM, X25519_PEM, ENCRYPTED_PEM, &cut, &public] {
+    let (p256_cut, p256_public) =
+        (P256_PEM.replace("4r0c", "4r0="), P256_PEM.replace("PRIVATE", "PUBLIC"));
+    for pem in
+        ["", "secret", P384_PEM, X25519_PEM, ENCRYPTED_PEM, &cut, &public, &p256_cut, &p256_public]
+    {
         let error = Identity::from_pkcs8_pem("alice", pem).unwrap_err();
         assert!(matches!(error, Error::Config(ConfigError::Key(_))), "{pem}: {error}");
     }
@@ -267,6 +340,36 @@ fn public_key_has_32_bytes() {
     }
     let key = PublicKey::from_bytes(&[1; 32]).unwrap();
     assert_eq!(key.as_bytes(), [1; 32]);
+}
+
+#[test]
+fn a_public_key_of_another_scheme_has_its_form() {
+    let scheme = SignatureScheme::ECDSA_SECP256R1_SHA256;
+    let key: PublicKey = format!("ecdsa_secp256r1_sha256 {P256_PUBLIC}").parse().unwrap();
+    assert_eq!(PublicKey::new(scheme, key.as_bytes()), Ok(key.clone()));
+    assert_eq!(key.to_string().parse(), Ok(key.clone()));
+    let ed25519: PublicKey = format!("ed25519 {OPENSSL_PUBLIC}").parse().unwrap();
+    assert_eq!(ed25519.to_string(), OPENSSL_PUBLIC);
+    assert_eq!(OPENSSL_PUBLIC.parse(), Ok(ed25519));
+
+    let compressed = [&[2][..], &key.as_bytes()[1..33]].concat();
+    let hybrid = [&[6][..], &key.as_bytes()[1..]].concat();
+    for bytes in [&[][..], &[4; 64], &[4; 66], &[1; 32], &compressed, &hybrid] {
+        let error = PublicKey::new(scheme, bytes).unwrap_err();
+        assert!(matches!(error, ConfigError::Key(_)), "{error}");
+    }
+    for text in [
+        P256_PUBLIC,
+        "ecdsa_secp256r1_sha256",
+        "rsa_pss_pss_sha256 AAAA",
+        &format!("ecdsa_secp256r1_sha256 {OPENSSL_PUBLIC}"),
+        &format!("ed25519 {P256_PUBLIC}"),
+        &format!("ecdsa_secp256r1_sha256  {P256_PUBLIC}"),
+        &format!("ecdsa_secp256r1_sha256 {P256_PUBLIC} "),
+    ] {
+        let error = text.parse::<PublicKey>().unwrap_err();
+        assert!(matches!(error, ConfigError::Key(_)), "{text:?}: {error}");
+    }
 }
 
 #[test]

@@ -368,8 +368,8 @@ impl Session {
         let initial_role =
             if blob.initial_role_is_initiator { Role::Initiator } else { Role::Responder };
         let suite = CipherSuite::from_id(blob.suite).ok_or_else(|| corrupt("unknown suite"))?;
-        let peer_key =
-            PublicKey::from_bytes(&blob.peer_key).map_err(|_| corrupt("the peer's key"))?;
+        let peer_key = PublicKey::new(suite.signature_scheme(), &blob.peer_key)
+            .map_err(|_| corrupt("the peer's key"))?;
         let server_name = blob
             .server_name
             .map(|name| ServerName::new(&name))

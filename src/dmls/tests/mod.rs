@@ -14,8 +14,8 @@ use std::{
 
 use super::*;
 use crate::{
-    Identity, MemoryStore, PinnedKeys, auth::danger::AcceptAnyone, config::ConfigBuilder,
-    error::PeerMisbehaved,
+    Identity, MemoryStore, PinnedKeys, SignatureScheme, auth::danger::AcceptAnyone,
+    config::ConfigBuilder, error::PeerMisbehaved,
 };
 
 const SUITE: CipherSuite = CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
@@ -60,6 +60,8 @@ pub(super) struct Setup {
     pub(super) leaf_replacement: bool,
     pub(super) stores: bool,
     pub(super) suites: Vec<Vec<CipherSuite>>,
+    /// The universe has the suites of this scheme.
+    pub(super) scheme: SignatureScheme,
 }
 
 impl Default for Setup {
@@ -69,14 +71,16 @@ impl Default for Setup {
             leaf_replacement: true,
             stores: false,
             suites: Vec::new(),
+            scheme: SignatureScheme::ED25519,
         }
     }
 }
 
 impl Setup {
     pub(super) fn configs(&self, count: usize) -> Vec<Arc<Config>> {
-        let identities: Vec<_> =
-            (0..count).map(|i| Identity::generate(&format!("member{i}")).unwrap()).collect();
+        let identities: Vec<_> = (0..count)
+            .map(|i| Identity::generate_with(&format!("member{i}"), self.scheme).unwrap())
+            .collect();
         let pins: String =
             identities.iter().map(|identity| identity.public_line() + "\n").collect();
         let config = |(place, identity): (usize, Identity)| {
@@ -111,6 +115,9 @@ impl Setup {
             .collect();
         let mut universe = DmlsUniverse::new("universe", members);
         universe.leaf_replacement = self.leaf_replacement;
+        if self.scheme != SignatureScheme::ED25519 {
+            universe.cipher_suites = configs[0].cipher_suites().to_vec();
+        }
         let sessions = configs.iter().zip(packages).map(|(config, packages)| {
             let config = Arc::clone(config);
             DmlsSession::create(config, self.policy, &universe, packages, now).unwrap()

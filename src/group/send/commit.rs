@@ -235,7 +235,7 @@ impl SendGroup {
                     let Sender::Member(sender) = queued.sender() else {
                         return Err(PeerMisbehaved::InvalidCommit.into());
                     };
-                    leaves.insert(sender.u32(), Leaf::of(update.leaf_node())?);
+                    leaves.insert(sender.u32(), Leaf::of(update.leaf_node(), self.suite)?);
                 }
                 Proposal::Remove(removal) => removals.push(removal.removed().u32()),
                 _ => return Err(PeerMisbehaved::UnexpectedProposal("none of its kind").into()),
@@ -243,7 +243,7 @@ impl SendGroup {
         }
         if let Some(leaf) = commit.update_path_leaf_node() {
             let current = self.leaf(OWNER_LEAF)?.ok_or(INTERNAL)?;
-            if Leaf::of(leaf)?.claim != current.claim {
+            if Leaf::of(leaf, self.suite)?.claim != current.claim {
                 return Err(PeerMisbehaved::InvalidLeaf("it changes the credential").into());
             }
             if leaf.extensions().unknown(UNIVERSE_PARAMETERS).is_none() {
@@ -278,7 +278,7 @@ impl SendGroup {
             return Err(PeerMisbehaved::UnexpectedProposal("other than an Update").into());
         };
         let leaf_node = update.leaf_node();
-        let leaf = Leaf::of(leaf_node)?;
+        let leaf = Leaf::of(leaf_node, self.suite)?;
         let current = self.leaf(sender.u32())?.ok_or(PeerMisbehaved::InvalidCommit)?;
         if leaf.claim != current.claim {
             return Err(PeerMisbehaved::InvalidLeaf("it changes the credential").into());

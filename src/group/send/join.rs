@@ -83,7 +83,7 @@ impl KeyPackages {
             if member.index.u32() != position {
                 return Err(unexpected("members in other places"));
             }
-            claims.push(Claim::new(&member.credential, &member.signature_key)?);
+            claims.push(Claim::new(&member.credential, &member.signature_key, suite)?);
         }
         let context = staged.group_context();
         if context.ciphersuite() != ciphersuite(suite) {

@@ -147,7 +147,7 @@ impl MemberKeyPackage {
         if !capabilities.ciphersuites().contains(&ciphersuite(suite).into()) {
             return Err(PeerIncompatible::Capabilities("the offered cipher suite").into());
         }
-        let leaf = Leaf::of(leaf)?;
+        let leaf = Leaf::of(leaf, suite)?;
         Ok(Self { key_package, suite, leaf })
     }
 

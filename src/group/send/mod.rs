@@ -249,7 +249,11 @@ impl SendGroup {
 
     /// What the leaf at `index` holds, if there is one.
     pub(crate) fn leaf(&self, index: u32) -> Result<Option<Leaf>, Error> {
-        self.mls.public_group().leaf(LeafNodeIndex::new(index)).map(Leaf::of).transpose()
+        self.mls
+            .public_group()
+            .leaf(LeafNodeIndex::new(index))
+            .map(|leaf| Leaf::of(leaf, self.suite))
+            .transpose()
     }
 
     /// The confirmed transcript hash: two members that are in one epoch by different commits have
@@ -309,10 +313,10 @@ impl MessageHeader {
 }
 
 impl Leaf {
-    fn of(leaf: &LeafNode) -> Result<Self, Error> {
+    fn of(leaf: &LeafNode, suite: CipherSuite) -> Result<Self, Error> {
         let encryption_key =
             leaf.encryption_key().tls_serialize_detached().map_err(|_| INTERNAL)?;
-        Ok(Self { encryption_key, claim: Claim::of_leaf(leaf)? })
+        Ok(Self { encryption_key, claim: Claim::of_leaf(leaf, suite)? })
     }
 }
 

@@ -80,7 +80,7 @@ fn nothing_secret_is_printed() {
     let identities = Identities::new();
     let pair = Pair::connect(identities.client(), identities.server());
     let pem = identities.client.to_pkcs8_pem().unwrap();
-    let seed = identities.client.key().seed();
+    let seed = identities.client.key().secret();
     let exported = pair.initiator.connection.export_secret("MLS", b"", 32).unwrap();
     let config = identities.client().build().unwrap();
     let printed = format!(
@@ -102,8 +102,8 @@ fn nothing_secret_is_printed() {
 
 #[test]
 fn the_two_providers_talk_to_each_other() {
-    let identities = Identities::new();
     for suite in CipherSuite::ALL {
+        let identities = Identities::of(suite.signature_scheme());
         for (client, server) in [
             (CryptoProvider::default(), CryptoProvider::rust_crypto()),
             (CryptoProvider::rust_crypto(), CryptoProvider::default()),
@@ -395,8 +395,8 @@ fn a_stream_that_ends_in_the_handshake_is_truncated() {
 // TL-01, TL-03: the keys on the wire, derived from the group by nothing but the text of the drafts.
 #[test]
 pub(super) fn the_keys_on_the_wire_are_those_of_the_drafts() {
-    let identities = Identities::new();
     for suite in CipherSuite::ALL {
+        let identities = Identities::of(suite.signature_scheme());
         let mut pair =
             Pair::connect(identities.client().cipher_suites([*suite]), identities.server());
         pair.rekey(Role::Responder);
@@ -410,7 +410,7 @@ pub(super) fn the_keys_on_the_wire_are_those_of_the_drafts() {
             let sealed = pair.intercept(role);
             let group = pair.end(role).established().sender.group();
             let crypto = group.crypto().clone();
-            let secret = group.export(label, b"", 32).unwrap();
+            let secret = group.export(label, b"", suite.hash_len()).unwrap();
             let mut key = vec![0; suite.aead().key_len()];
             let mut nonce = [0; 12];
             crypto.expand_label(*suite, &secret, "key", b"", &mut key).unwrap();

@@ -13,12 +13,13 @@ mod providers;
 mod rekey;
 mod resumption;
 mod schedules;
+mod suites;
 
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{session::Session, *};
 use crate::{
-    CryptoProvider, Identity, Limits, MemoryStore, PinnedKeys, RekeyPolicy,
+    CryptoProvider, Identity, Limits, MemoryStore, PinnedKeys, RekeyPolicy, SignatureScheme,
     auth::AuthenticationService, config::ConfigBuilder,
 };
 
@@ -59,9 +60,14 @@ pub(super) fn start() -> Time {
 
 impl Identities {
     pub(super) fn new() -> Self {
+        Self::of(suites::scheme())
+    }
+
+    /// With keys of a certain scheme.
+    pub(super) fn of(scheme: SignatureScheme) -> Self {
         Self {
-            client: Identity::generate("client").unwrap(),
-            server: Identity::generate(SERVER_NAME).unwrap(),
+            client: Identity::generate_with("client", scheme).unwrap(),
+            server: Identity::generate_with(SERVER_NAME, scheme).unwrap(),
         }
     }
 
@@ -76,10 +82,14 @@ impl Identities {
 }
 
 fn configuration(own: &Identity, peer: &Identity) -> Builder {
-    Config::builder()
+    let builder = Config::builder()
         .identity(own.clone())
         .authentication_service(PinnedKeys::parse(&peer.public_line()).unwrap())
-        .rekey_policy(RekeyPolicy::manual())
+        .rekey_policy(RekeyPolicy::manual());
+    match suites::suites() {
+        Some(suites) => builder.cipher_suites(suites),
+        None => builder,
+    }
 }
 
 impl Pair {

@@ -36,7 +36,7 @@ fn configured(end: usize) -> CryptoProvider {
     })
 }
 
-fn with(providers: [CryptoProvider; 2], test: fn()) {
+pub(super) fn with(providers: [CryptoProvider; 2], test: fn()) {
     PROVIDERS.set(Some(providers));
     test();
 }
