@@ -9,7 +9,7 @@
 
 use std::{io, time::Duration};
 
-pub use crate::auth::AuthenticationError;
+pub use crate::auth::{AuthenticationError, ChangedKey};
 use crate::crypto::CipherSuite;
 pub use crate::store::StoreError;
 pub use crate::wire::AlertDescription;

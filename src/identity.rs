@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process,
@@ -295,10 +295,36 @@ fn write_new_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
         fs::rename(&temporary.0, path)?;
     }
     drop(temporary);
-    // The file is complete and in place. Not every file system can sync a directory.
+    // The file is complete and in place.
+    sync_directory_of(path);
+    Ok(())
+}
+
+/// Puts a file with `content` in the place of the one at `path`, if there is one, which stays as it is
+/// until the new one is safely on disk. Without `permissions` it belongs to its owner alone.
+pub(crate) fn replace_file(
+    path: &Path,
+    content: &[u8],
+    permissions: Option<Permissions>,
+) -> io::Result<()> {
+    let (mut file, temporary) = TemporaryFile::create(path)?;
+    if let Some(permissions) = permissions {
+        file.set_permissions(permissions)?;
+    }
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&temporary.0, path)?;
+    sync_directory_of(path);
+    Ok(())
+}
+
+/// Not every file system can sync a directory.
+fn sync_directory_of(path: &Path) {
     #[cfg(unix)]
     let _ = File::open(directory_of(path)).and_then(|directory| directory.sync_all());
-    Ok(())
+    #[cfg(not(unix))]
+    let _ = path;
 }
 
 /// The path of a file that is removed again.

@@ -102,8 +102,8 @@ mod two_party;
 pub mod wire;
 
 pub use auth::{
-    AuthenticationRequest, AuthenticationService, PeerIdentity, PinnedKeys, PresentedIdentity,
-    Purpose, Role,
+    AuthenticationRequest, AuthenticationService, FirstUse, KnownPeers, PeerIdentity, PinnedKeys,
+    PresentedIdentity, Purpose, Role, UnknownPeer,
 };
 pub use config::{
     Config, ConfigBuilder, Limits, RekeyPolicy, WantsAuthenticationService, WantsIdentity,
