@@ -1,5 +1,8 @@
 //! Who a party is: a name and a signing key, kept in a PEM file.
 
+#[cfg(feature = "openssh")]
+mod openssh;
+
 use std::{
     fmt,
     fs::{self, File, OpenOptions, Permissions},
@@ -184,15 +187,7 @@ impl Identity {
     ///
     /// [`ConfigError::File`] if the file exists or cannot be written.
     pub fn write_pem_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = path.as_ref();
-        write_new_secret_file(path, self.to_pkcs8_pem()?.as_bytes())
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => {
-                    file_error(path, "the file exists and is not overwritten")
-                }
-                _ => file_error(path, error),
-            })
-            .map_err(Error::from)
+        Ok(write_key_file(path.as_ref(), &self.to_pkcs8_pem()?)?)
     }
 
     /// The signing key.
@@ -278,6 +273,13 @@ fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
         return Err(file_error(path, "too long for a file with one key"));
     }
     Ok(content)
+}
+
+fn write_key_file(path: &Path, pem: &str) -> Result<(), ConfigError> {
+    write_new_secret_file(path, pem.as_bytes()).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => file_error(path, "the file exists and is not overwritten"),
+        _ => file_error(path, error),
+    })
 }
 
 /// Writes `content` to a file beside `path` and gives it that name when it is safely on disk.

@@ -6,6 +6,8 @@
 //! use, and anything else, from a directory to a certificate authority, is an implementation of the
 //! trait.
 
+#[cfg(feature = "openssh")]
+mod authorized_keys;
 pub(crate) mod danger;
 mod known_peers;
 mod pinned;
@@ -19,6 +21,8 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+#[cfg(feature = "openssh")]
+pub use authorized_keys::{AuthorizedKeys, UnusableLine};
 pub use known_peers::{FirstUse, KnownPeers, UnknownPeer};
 pub use pinned::PinnedKeys;
 
