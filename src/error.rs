@@ -9,7 +9,7 @@
 
 use std::{io, time::Duration};
 
-pub use crate::auth::AuthenticationError;
+pub use crate::auth::{AuthenticationError, ChangedKey};
 use crate::crypto::CipherSuite;
 pub use crate::store::StoreError;
 pub use crate::wire::AlertDescription;
@@ -318,6 +318,9 @@ pub enum ConfigError {
     /// A key could not be read.
     #[error("invalid key: {0}")]
     Key(String),
+    /// A passphrase does not open the key that it was given for.
+    #[error("wrong passphrase")]
+    WrongPassphrase,
     /// A file could not be read or written.
     #[error("{path}: {reason}")]
     File {
@@ -326,7 +329,7 @@ pub enum ConfigError {
         /// What the operating system said, or what is wrong with the file.
         reason: String,
     },
-    /// A line of a file of pinned keys does not parse.
+    /// A line of a file of keys does not parse.
     #[error("line {line}: {reason}")]
     Line {
         /// The number of the line, from 1.

@@ -1,11 +1,13 @@
 //! Who a party is: a name and a signing key, kept in a PEM file.
 
+#[cfg(feature = "openssh")]
+mod openssh;
 mod pem;
 mod public_key;
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process,
@@ -152,15 +154,7 @@ impl Identity {
     ///
     /// [`ConfigError::File`] if the file exists or cannot be written.
     pub fn write_pem_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = path.as_ref();
-        write_new_secret_file(path, self.to_pkcs8_pem()?.as_bytes())
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => {
-                    file_error(path, "the file exists and is not overwritten")
-                }
-                _ => file_error(path, error),
-            })
-            .map_err(Error::from)
+        Ok(write_key_file(path.as_ref(), &self.to_pkcs8_pem()?)?)
     }
 
     /// The signing key.
@@ -195,6 +189,13 @@ fn read_secret_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
     Ok(content)
 }
 
+fn write_key_file(path: &Path, pem: &str) -> Result<(), ConfigError> {
+    write_new_secret_file(path, pem.as_bytes()).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => file_error(path, "the file exists and is not overwritten"),
+        _ => file_error(path, error),
+    })
+}
+
 /// Writes `content` to a file beside `path` and gives it that name when it is safely on disk.
 fn write_new_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let (mut file, temporary) = TemporaryFile::create(path)?;
@@ -210,10 +211,36 @@ fn write_new_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
         fs::rename(&temporary.0, path)?;
     }
     drop(temporary);
-    // The file is complete and in place. Not every file system can sync a directory.
+    // The file is complete and in place.
+    sync_directory_of(path);
+    Ok(())
+}
+
+/// Puts a file with `content` in the place of the one at `path`, if there is one, which stays as it is
+/// until the new one is safely on disk. Without `permissions` it belongs to its owner alone.
+pub(crate) fn replace_file(
+    path: &Path,
+    content: &[u8],
+    permissions: Option<Permissions>,
+) -> io::Result<()> {
+    let (mut file, temporary) = TemporaryFile::create(path)?;
+    if let Some(permissions) = permissions {
+        file.set_permissions(permissions)?;
+    }
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&temporary.0, path)?;
+    sync_directory_of(path);
+    Ok(())
+}
+
+/// Not every file system can sync a directory.
+fn sync_directory_of(path: &Path) {
     #[cfg(unix)]
     let _ = File::open(directory_of(path)).and_then(|directory| directory.sync_all());
-    Ok(())
+    #[cfg(not(unix))]
+    let _ = path;
 }
 
 /// The path of a file that is removed again.

@@ -79,6 +79,8 @@
 //! - `redb` (default): `RedbStore`, sessions in a file.
 //! - `aws-lc` (default): cryptography by aws-lc-rs. Without it RustCrypto does everything. Another
 //!   library can be brought along, see [`CryptoProvider`].
+//! - `openssh`: Ed25519 keys of `ssh-keygen` as identities, and `AuthorizedKeys`, whom a file of that
+//!   name lets in.
 
 #![forbid(unsafe_code)]
 
@@ -104,9 +106,11 @@ mod two_party;
 pub mod wire;
 
 pub use auth::{
-    AuthenticationRequest, AuthenticationService, PeerIdentity, PinnedKeys, PresentedIdentity,
-    Purpose, Role,
+    AuthenticationRequest, AuthenticationService, FirstUse, KnownPeers, PeerIdentity, PinnedKeys,
+    PresentedIdentity, Purpose, Role, UnknownPeer,
 };
+#[cfg(feature = "openssh")]
+pub use auth::{AuthorizedKeys, UnusableLine};
 pub use config::{
     Config, ConfigBuilder, Limits, RekeyPolicy, WantsAuthenticationService, WantsIdentity,
 };

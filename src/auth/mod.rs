@@ -2,20 +2,28 @@
 //!
 //! MLS proves that the peer holds the secret half of a signature key. Whose key that is, an
 //! [`AuthenticationService`] decides, for each channel and for each change of a credential in it.
-//! There is no default (CH-08): [`PinnedKeys`] believes a list of keys, and anything else, from a
-//! directory to a certificate authority, is an implementation of the trait.
+//! There is no default (CH-08): [`PinnedKeys`] believes a list of keys, [`KnownPeers`] asks on first
+//! use, and anything else, from a directory to a certificate authority, is an implementation of the
+//! trait.
 
+#[cfg(feature = "openssh")]
+mod authorized_keys;
 pub(crate) mod danger;
+mod known_peers;
 mod pinned;
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, RwLock},
     time::SystemTime,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+#[cfg(feature = "openssh")]
+pub use authorized_keys::{AuthorizedKeys, UnusableLine};
+pub use known_peers::{FirstUse, KnownPeers, UnknownPeer};
 pub use pinned::PinnedKeys;
 
 use crate::{
@@ -185,14 +193,43 @@ pub enum AuthenticationError {
     #[error("the credential is malformed")]
     MalformedCredential,
     /// The key is not the one that this peer is known by.
-    #[error("the key of the peer has changed")]
-    KeyChanged,
+    #[error(transparent)]
+    KeyChanged(Box<ChangedKey>),
     /// The peer may not become what it wants to become inside a channel (2P-13).
     #[error("the change of the credential is refused")]
     CredentialChangeRefused,
     /// A reason of the service's own. It is never sent to the peer.
     #[error("{0}")]
     Refused(String),
+}
+
+/// A peer was known by one key and presents another: it has a new key, or it is somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the key of {name:?} HAS CHANGED: known is {known}, presented was {presented}; somebody may have \
+     put themselves in the way, or the peer has a new key{}",
+    remedy(file.as_ref())
+)]
+#[non_exhaustive]
+pub struct ChangedKey {
+    /// The name that the peer is known by.
+    pub name: String,
+    /// The fingerprint of the key that it is known by.
+    pub known: String,
+    /// The fingerprint of the key that was presented.
+    pub presented: String,
+    /// The file that has the known key, and the number of its line, from 1.
+    pub file: Option<(PathBuf, usize)>,
+}
+
+fn remedy(file: Option<&(PathBuf, usize)>) -> String {
+    match file {
+        Some((path, line)) => format!(
+            ". If you are sure of the new key, remove line {line} of {} and connect again",
+            path.display()
+        ),
+        None => String::new(),
+    }
 }
 
 /// Asks the service, and keeps it from vouching for another key than the presented one.
@@ -207,7 +244,8 @@ pub(crate) fn validate(
     if let Purpose::Revisit { current } = request.purpose
         && !is_presented(current.public_key())
     {
-        return Err(AuthenticationError::KeyChanged);
+        let presented = request.presented.to_public_key()?;
+        return Err(ChangedKey::new(current.name(), current.public_key(), &presented).into());
     }
     let peer = service.authenticate(request)?;
     if !is_presented(peer.public_key()) {
@@ -347,6 +385,26 @@ impl Authenticated {
     }
 }
 
+impl ChangedKey {
+    /// A change from a known key to a presented one.
+    pub fn new(name: impl Into<String>, known: &PublicKey, presented: &PublicKey) -> Self {
+        let (known, presented) = (known.fingerprint(), presented.fingerprint());
+        Self { name: name.into(), known, presented, file: None }
+    }
+
+    /// Adds where the known key is written.
+    #[must_use]
+    pub fn in_file(self, path: impl Into<PathBuf>, line: usize) -> Self {
+        Self { file: Some((path.into(), line)), ..self }
+    }
+}
+
+impl From<ChangedKey> for AuthenticationError {
+    fn from(changed: ChangedKey) -> Self {
+        Self::KeyChanged(Box::new(changed))
+    }
+}
+
 impl AuthenticationError {
     /// What the peer is told, in the terms of RFC 8446, section 6.2.
     ///
@@ -362,7 +420,7 @@ impl AuthenticationError {
             }
             Self::Expired => A::CertificateExpired,
             Self::Revoked => A::CertificateRevoked,
-            Self::KeyChanged => A::CertificateUnknown,
+            Self::KeyChanged(_) => A::CertificateUnknown,
         }
     }
 }
@@ -441,7 +499,7 @@ mod tests {
         let current = PeerIdentity::new("alice", key(1));
         let purpose = Purpose::Revisit { current: &current };
         let error = validate(&service, &request(&[2; 32], purpose)).unwrap_err();
-        assert_eq!(error, AuthenticationError::KeyChanged);
+        assert_eq!(error, ChangedKey::new("alice", &key(1), &key(2)).into());
 
         let service = Always(Ok(current.clone()));
         assert!(validate(&service, &request(&[1; 32], purpose)).is_ok());
@@ -520,7 +578,7 @@ mod tests {
             (E::Expired, A::CertificateExpired),
             (E::Revoked, A::CertificateRevoked),
             (E::MalformedCredential, A::BadCertificate),
-            (E::KeyChanged, A::CertificateUnknown),
+            (ChangedKey::new("alice", &key(1), &key(2)).into(), A::CertificateUnknown),
             (E::CredentialChangeRefused, A::BadCertificate),
             (E::Refused("payment is due".into()), A::AccessDenied),
         ] {

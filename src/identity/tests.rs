@@ -281,12 +281,12 @@ fn file_that_others_can_access_is_refused() {
     let path = directory.path().join("alice.pem");
     openssl_identity().write_pem_file(&path).unwrap();
     for mode in [0o640, 0o620, 0o610, 0o604, 0o602, 0o601, 0o644, 0o777] {
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         let reason = reason(Identity::read_pem_file("alice", &path));
         assert!(reason.contains("group or others can access"), "{mode:o}: {reason}");
     }
     for mode in [0o600, 0o400] {
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         assert!(Identity::read_pem_file("alice", &path).is_ok(), "{mode:o}");
     }
 }

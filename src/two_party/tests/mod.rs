@@ -8,6 +8,7 @@ mod attack_hello;
 mod attack_resumption;
 mod capture;
 mod close;
+mod first_use;
 mod handshake;
 mod providers;
 mod rekey;
