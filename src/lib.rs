@@ -79,7 +79,7 @@
 //! - `redb` (default): `RedbStore`, sessions in a file.
 //! - `aws-lc` (default): cryptography by aws-lc-rs. Without it RustCrypto does everything. Another
 //!   library can be brought along, see [`CryptoProvider`].
-//! - `openssh`: Ed25519 keys of `ssh-keygen` as identities, and `AuthorizedKeys`, whom a file of that
+//! - `openssh`: keys of `ssh-keygen` as identities, and `AuthorizedKeys`, whom a file of that
 //!   name lets in.
 
 #![forbid(unsafe_code)]
