@@ -81,6 +81,8 @@
 //!   library can be brought along, see [`CryptoProvider`].
 //! - `openssh`: keys of `ssh-keygen` as identities, and `AuthorizedKeys`, whom a file of that
 //!   name lets in.
+//! - `cli`: the program `mls-channel`, which makes keys and pipes stdin and stdout through a channel.
+//!   `cargo install mls-channel --features cli`, and `mls-channel --help`.
 
 #![forbid(unsafe_code)]
 
