@@ -1,7 +1,7 @@
 //! Who a party is: a name and a signing key, kept in a PEM file.
 
 #[cfg(feature = "openssh")]
-mod openssh;
+pub(crate) mod openssh;
 mod pem;
 mod public_key;
 

@@ -79,8 +79,10 @@
 //! - `redb` (default): `RedbStore`, sessions in a file.
 //! - `aws-lc` (default): cryptography by aws-lc-rs. Without it RustCrypto does everything. Another
 //!   library can be brought along, see [`CryptoProvider`].
-//! - `openssh`: Ed25519 keys of `ssh-keygen` as identities, and `AuthorizedKeys`, whom a file of that
+//! - `openssh`: keys of `ssh-keygen` as identities, and `AuthorizedKeys`, whom a file of that
 //!   name lets in.
+//! - `cli`: the program `mls-channel`, which makes keys and pipes stdin and stdout through a channel.
+//!   `cargo install mls-channel --features cli`, and `mls-channel --help`.
 
 #![forbid(unsafe_code)]
 

@@ -8,7 +8,10 @@ use crate::{
         Role,
     },
     error::{ConfigError, Error},
-    identity::{self, PublicKey},
+    identity::{
+        self, PublicKey,
+        openssh::{UNUSABLE, USABLE},
+    },
     name,
 };
 
@@ -29,7 +32,8 @@ const HARMLESS: [&str; 5] =
 /// - Inside a channel the peer may change to another key of its name.
 /// - When a channel is revisited, or its session resumed, the key is still in the file under this name.
 ///
-/// Only keys of the kind `ssh-ed25519` can be used; [`AuthorizedKeys::unusable`] lists the other lines.
+/// Only keys of the kinds `ssh-ed25519` and `ecdsa-sha2-nistp256` can be used;
+/// [`AuthorizedKeys::unusable`] lists the other lines.
 #[derive(Clone, Debug, Default)]
 pub struct AuthorizedKeys {
     keys: BTreeMap<PublicKey, Result<String, UnusableLine>>,
@@ -122,7 +126,7 @@ impl FromStr for AuthorizedKeys {
             let mut refused = entry
                 .restriction()
                 .map(|option| unusable(format!("a channel cannot keep to the option {option}")));
-            if entry.kind == "ssh-ed25519" {
+            if USABLE.contains(&entry.kind) {
                 let key = format!("{} {}", entry.kind, entry.key);
                 let key = ssh_key::PublicKey::from_openssh(&key)
                     .ok()
@@ -135,7 +139,7 @@ impl FromStr for AuthorizedKeys {
                 let name = refused.clone().map_or(Ok(name), Err);
                 authorized.keys.entry(key).or_insert(name);
             } else if refused.is_none() {
-                let reason = format!("{} keys cannot be used, only ssh-ed25519", entry.kind);
+                let reason = format!("{} {UNUSABLE}", entry.kind);
                 refused = Some(unusable(reason));
             }
             authorized.unusable.extend(refused);
@@ -341,7 +345,7 @@ mod tests {
         let keys = AuthorizedKeys::parse(&text).unwrap();
         assert_eq!(name_of(&keys, 1), Ok("a".into()));
         let [unusable] = keys.unusable() else { panic!("{keys:?}") };
-        assert_eq!(unusable.to_string(), "line 1: ssh-rsa keys cannot be used, only ssh-ed25519");
+        assert_eq!(unusable.to_string(), format!("line 1: ssh-rsa {UNUSABLE}"));
     }
 
     #[test]

@@ -2,22 +2,31 @@
 
 use std::path::Path;
 
+use p256::SecretKey;
 use ssh_key::{
-    Algorithm, LineEnding, PrivateKey,
-    private::{Ed25519Keypair, KeypairData},
-    public,
+    LineEnding, PrivateKey,
+    private::{EcdsaKeypair, Ed25519Keypair, KeypairData},
+    public::{EcdsaPublicKey, Ed25519PublicKey, KeyData},
 };
 use zeroize::Zeroizing;
 
 use super::{Identity, PublicKey, check_name, file_error, read_secret_file, write_key_file};
 use crate::{
-    crypto::{Ed25519Key, SignatureKey, SignatureScheme},
+    crypto::{Ed25519Key, P256Key, SignatureKey, SignatureScheme},
     error::{ConfigError, CryptoError, Error},
 };
 
+/// The kinds of keys that can be used, as OpenSSH calls them.
+pub(crate) const USABLE: [&str; 2] = ["ssh-ed25519", "ecdsa-sha2-nistp256"];
+
+/// The end of a sentence about another kind.
+pub(crate) const UNUSABLE: &str = "keys cannot be used, only ssh-ed25519 and ecdsa-sha2-nistp256";
+
+const ENCODING: CryptoError = CryptoError::Internal("OpenSSH encoding");
+
 impl Identity {
     /// Reads the key from the text of a private key file of OpenSSH, as
-    /// `ssh-keygen -t ed25519` writes it.
+    /// `ssh-keygen -t ed25519` or `ssh-keygen -t ecdsa` writes it.
     ///
     /// If the key is encrypted, `passphrase` is asked for it; `None` gives up. OpenSSH has made it slow
     /// to try passphrases: this takes a large part of a second. The comment in the key is not used.
@@ -29,8 +38,8 @@ impl Identity {
     /// # Errors
     ///
     /// [`ConfigError::IdentityName`] if the name is not allowed, [`ConfigError::WrongPassphrase`], and
-    /// [`ConfigError::Key`] if `pem` does not hold an Ed25519 key of this form, or there is no
-    /// passphrase for it.
+    /// [`ConfigError::Key`] if `pem` does not hold a key of Ed25519 or on P-256 in this form, or there
+    /// is no passphrase for it.
     pub fn from_openssh(
         name: &str,
         pem: &str,
@@ -39,17 +48,14 @@ impl Identity {
         check_name(name)?;
         let mut key = PrivateKey::from_openssh(pem.trim_ascii()).map_err(|error| {
             ConfigError::Key(match error {
-                ssh_key::Error::AlgorithmUnknown => {
-                    "keys of this kind cannot be used, only ssh-ed25519".into()
-                }
+                ssh_key::Error::AlgorithmUnknown => format!("such {UNUSABLE}"),
                 error => format!("not a private key of OpenSSH: {error}"),
             })
         })?;
         // Of an encrypted key, too, the public half can be read.
-        if key.algorithm() != Algorithm::Ed25519 {
-            let reason =
-                format!("{} keys cannot be used, only ssh-ed25519", key.algorithm().as_str());
-            return Err(ConfigError::Key(reason).into());
+        let algorithm = key.algorithm();
+        if !USABLE.contains(&algorithm.as_str()) {
+            return Err(ConfigError::Key(format!("{} {UNUSABLE}", algorithm.as_str())).into());
         }
         if key.is_encrypted() {
             let passphrase = passphrase().ok_or_else(|| {
@@ -60,9 +66,7 @@ impl Identity {
                 error => ConfigError::Key(format!("it cannot be decrypted: {error}")),
             })?;
         }
-        // The library has compared the two halves.
-        let pair = key.key_data().ed25519().ok_or(CryptoError::Internal("OpenSSH decoding"))?;
-        Self::new(name, SignatureKey::Ed25519(Ed25519Key::from_seed(pair.private.as_ref())?))
+        Self::new(name, from_pair(key.key_data())?)
     }
 
     /// Reads the key from a private key file of OpenSSH: see [`Identity::from_openssh`].
@@ -92,15 +96,11 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Key`] if the key is not one of Ed25519.
+    /// [`Error::Crypto`] if the encoder fails, which a key of this type gives no reason for.
     pub fn to_openssh(&self) -> Result<Zeroizing<String>, Error> {
-        let SignatureKey::Ed25519(key) = self.key() else {
-            return Err(only_ed25519());
-        };
-        let pair = Ed25519Keypair::from_seed(key.seed());
-        PrivateKey::new(KeypairData::from(pair), self.name())
+        PrivateKey::new(to_pair(self.key())?, self.name())
             .and_then(|key| key.to_openssh(LineEnding::LF))
-            .map_err(|_| CryptoError::Internal("OpenSSH encoding").into())
+            .map_err(|_| ENCODING.into())
     }
 
     /// Writes the signing key to a new file, in the form of [`Identity::to_openssh`], and otherwise as
@@ -121,29 +121,69 @@ impl Identity {
     /// As [`Identity::to_openssh`].
     pub fn authorized_keys_line(&self) -> Result<String, Error> {
         let key = ssh_key::PublicKey::new(self.public_key().to_ssh()?, self.name());
-        key.to_openssh().map_err(|_| CryptoError::Internal("OpenSSH encoding").into())
+        key.to_openssh().map_err(|_| ENCODING.into())
     }
 }
 
 impl PublicKey {
     /// The form of OpenSSH.
-    fn to_ssh(&self) -> Result<public::KeyData, Error> {
-        if self.scheme() != SignatureScheme::ED25519 {
-            return Err(only_ed25519());
-        }
-        public::Ed25519PublicKey::try_from(self.as_bytes())
-            .map(public::KeyData::Ed25519)
-            .map_err(|_| CryptoError::Internal("OpenSSH encoding").into())
+    fn to_ssh(&self) -> Result<KeyData, Error> {
+        let key = match self.scheme() {
+            SignatureScheme::ED25519 => {
+                Ed25519PublicKey::try_from(self.as_bytes()).map(KeyData::Ed25519)
+            }
+            SignatureScheme::ECDSA_SECP256R1_SHA256 => {
+                EcdsaPublicKey::from_sec1_bytes(self.as_bytes()).map(KeyData::Ecdsa)
+            }
+        };
+        key.map_err(|_| ENCODING.into())
     }
 
     /// The key, if OpenSSH's is one that can be used here.
-    pub(crate) fn from_ssh(key: &public::KeyData) -> Option<Self> {
-        Self::from_bytes(&key.ed25519()?.0).ok()
+    pub(crate) fn from_ssh(key: &KeyData) -> Option<Self> {
+        let (scheme, bytes) = match key {
+            KeyData::Ed25519(key) => (SignatureScheme::ED25519, &key.0[..]),
+            KeyData::Ecdsa(key @ EcdsaPublicKey::NistP256(_)) => {
+                (SignatureScheme::ECDSA_SECP256R1_SHA256, key.as_sec1_bytes())
+            }
+            _ => return None,
+        };
+        Self::new(scheme, bytes).ok()
     }
 }
 
-fn only_ed25519() -> Error {
-    ConfigError::Key("only keys of Ed25519 have this form".into()).into()
+fn from_pair(pair: &KeypairData) -> Result<SignatureKey, Error> {
+    const FAILED: CryptoError = CryptoError::Internal("OpenSSH decoding");
+    match pair {
+        // The library has compared the two halves.
+        KeypairData::Ed25519(pair) => {
+            Ok(SignatureKey::Ed25519(Ed25519Key::from_seed(pair.private.as_ref())?))
+        }
+        KeypairData::Ecdsa(EcdsaKeypair::NistP256 { public, private }) => {
+            let secret = SecretKey::from_slice(private.as_slice())
+                .map_err(|_| ConfigError::Key("not a key on P-256".into()))?;
+            let key = P256Key::new(&secret)?;
+            if public.as_bytes() != key.public_key() {
+                let reason = "the public key does not belong to the private key";
+                return Err(ConfigError::Key(reason.into()).into());
+            }
+            Ok(SignatureKey::P256(key))
+        }
+        _ => Err(FAILED.into()),
+    }
+}
+
+fn to_pair(key: &SignatureKey) -> Result<KeypairData, Error> {
+    match key {
+        SignatureKey::Ed25519(key) => {
+            Ok(KeypairData::Ed25519(Ed25519Keypair::from_seed(key.seed())))
+        }
+        SignatureKey::P256(key) => {
+            let secret = SecretKey::from_slice(&*key.scalar()).map_err(|_| ENCODING)?;
+            let public = secret.public_key().into();
+            Ok(KeypairData::Ecdsa(EcdsaKeypair::NistP256 { public, private: secret.into() }))
+        }
+    }
 }
 
 #[cfg(test)]
