@@ -7,7 +7,7 @@ use super::{
 use crate::{
     error::{Error, PeerMisbehaved},
     time::Time,
-    wire::{Acknowledgement, DmlsMessageType, EpochRef, Received, encode_frame_part},
+    wire::{Acknowledgement, DIGEST_LEN, DmlsMessageType, EpochRef, Received, encode_frame_part},
 };
 
 impl DmlsSession {
@@ -29,9 +29,13 @@ impl DmlsSession {
         let entries = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.group.is_some() && peer.status == Status::Active)
+            .filter(|(_, peer)| peer.group.is_some() || peer.inbound.closed().is_some())
+            .filter(|(_, peer)| peer.is_active())
             .filter_map(|(&member, peer)| {
-                let newest = self.epochs.get(&member)?.reference(member);
+                let newest = match peer.inbound.closed() {
+                    Some(_) => refused(member),
+                    None => self.epochs.get(&member)?.reference(member),
+                };
                 Some(Received { newest, next: peer.inbound.next() })
             })
             .collect();
@@ -56,7 +60,8 @@ impl DmlsSession {
             }
             if newest.member == self.roster.me {
                 let own = self.epochs.get(&newest.member).map_or(0, |own| own.newest());
-                if *next > self.outbox.next() || newest.epoch > own {
+                let is_refusal = *newest == refused(self.roster.me);
+                if *next > self.outbox.next() || (newest.epoch > own && !is_refusal) {
                     return Err(PeerMisbehaved::InvalidHeader("of an Acknowledge").into());
                 }
                 if let Some(peer) = self.peers.get_mut(&member)
@@ -87,7 +92,9 @@ impl DmlsSession {
             peer.made_progress(now.monotonic);
         }
         let known = self.epochs.get(&newest.member).and_then(|e| e.get(newest.epoch));
-        if known.is_some_and(|entry| entry.digest != newest.digest) {
+        if newest == refused(newest.member)
+            || known.is_some_and(|entry| entry.digest != newest.digest)
+        {
             self.events.push_back(DmlsEvent::Disagreement {
                 about: MemberIndex(newest.member),
                 reporter: MemberIndex(member),
@@ -133,6 +140,12 @@ impl DmlsSession {
             }
         }
     }
+}
+
+/// What is acknowledged of a member whose frames were refused: it is behind no update any more, and
+/// agrees to none.
+pub(super) fn refused(member: u16) -> EpochRef {
+    EpochRef { member, epoch: u64::MAX, digest: [0; DIGEST_LEN] }
 }
 
 /// It has not acknowledged everything.

@@ -57,8 +57,9 @@ pub enum DmlsEvent {
         /// How.
         error: Error,
     },
-    /// Two members know different versions of one epoch of a third: either that one shows different
-    /// commits to different members, or the reporter lies. The epoch is not incorporated.
+    /// Two members know different versions of one epoch of a third, or one of them has refused a frame
+    /// of it: either that one shows different frames to different members, or the reporter lies. The
+    /// epoch is not incorporated.
     Disagreement {
         /// Whose Send Group it is about.
         about: MemberIndex,

@@ -131,8 +131,10 @@ impl DmlsSession {
         }
         let mut session = Self::begin(config, policy, roster, packages, now)?;
         session.key_packages = Some(key_packages.inner);
-        for member in session.roster.members.iter_mut().skip(1) {
-            member.group_id = derived_id(&session.own, &member.identity)?;
+        if let Some(own) = &session.own {
+            for member in session.roster.members.iter_mut().skip(1) {
+                member.group_id = derived_id(own, &member.identity)?;
+            }
         }
         let declaration = UniverseFrame {
             parameters,
@@ -189,7 +191,7 @@ impl DmlsSession {
             config,
             policy,
             roster,
-            own,
+            own: Some(own),
             outbox: Outbox::default(),
             seed: None,
             key_packages: None,

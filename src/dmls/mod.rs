@@ -95,7 +95,8 @@ pub struct DmlsSession {
     config: Arc<Config>,
     policy: DmlsPolicy,
     roster: Roster,
-    own: SendGroup,
+    /// Until this party is removed.
+    own: Option<SendGroup>,
     outbox: Outbox,
     /// The material of the own leaf, and the own epoch that has it.
     seed: Option<(u64, LeafSeed)>,
@@ -254,7 +255,8 @@ impl DmlsSession {
         if let Some(error) = &self.dead {
             return Err(error.clone());
         }
-        if self.dirty && !self.out.is_empty() {
+        // Keys that are not needed any more have to go from the store, too.
+        if self.dirty && (!self.out.is_empty() || self.removed_by.is_some()) {
             let result = self.persist();
             self.remember_death(result)?;
             self.dirty = false;
@@ -311,7 +313,7 @@ impl DmlsSession {
 
     fn group_of(&self, member: u16) -> Option<&SendGroup> {
         if member == self.roster.me {
-            return Some(&self.own);
+            return self.own.as_ref();
         }
         self.peers.get(&member)?.group.as_ref()
     }
@@ -356,7 +358,7 @@ impl DmlsSession {
             self.commit_own(now, commit::Wanted { update: true, incorporate: false })?;
         }
         let header = self.next_header(message_type, Vec::new())?;
-        let message = self.own.seal(header, data)?;
+        let message = self.own.as_mut().ok_or(ApiMisuse::Closed)?.seal(header, data)?;
         self.send_in_order(now, message_type, &message)
     }
 
@@ -398,7 +400,7 @@ impl fmt::Debug for DmlsSession {
         f.debug_struct("DmlsSession")
             .field("me", &self.me())
             .field("members", &self.members().count())
-            .field("epoch", &self.own.epoch())
+            .field("epoch", &self.epoch(self.me()))
             .finish_non_exhaustive()
     }
 }

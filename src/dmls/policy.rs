@@ -18,6 +18,9 @@ pub(super) const MAX_MESSAGES_OF_EPOCH: u32 = 1 << 15;
 /// Frames that one Resend gets.
 pub(super) const RESEND_BATCH: usize = 64;
 
+/// Bytes of the same, unless one frame has more: asking costs little, so answering must not cost much.
+pub(super) const RESEND_BYTES: usize = 1 << 20;
+
 /// Longest wait between two repetitions, as a multiple of the first.
 pub(super) const MAX_BACKOFF: u32 = 64;
 

@@ -8,8 +8,8 @@ use super::{
     init::header_of,
     order::{Offer, Waiting},
     peer::Status,
-    policy::{MAX_UNACKNOWLEDGED_UPDATES, RESEND_BATCH},
-    psk::{EpochEntry, psk_id},
+    policy::{MAX_UNACKNOWLEDGED_UPDATES, RESEND_BATCH, RESEND_BYTES},
+    psk::{EpochEntry, Epochs, psk_id},
     universe::Roster,
 };
 use crate::{
@@ -140,6 +140,8 @@ impl DmlsSession {
             // DM-19
             Err(error) => {
                 peer.inbound.close(error.clone());
+                // The others are told: an update that somebody cannot follow is for nobody.
+                self.owe_acknowledgement(now, true);
                 self.events.push_back(DmlsEvent::Refused { member: MemberIndex(member), error });
                 Ok(false)
             }
@@ -261,6 +263,14 @@ impl DmlsSession {
                 }
             }
         }
+        // Whoever copies this party's key could keep its leaf out of other Send Groups, where keys are
+        // unique.
+        if let Some(leaf) = &staged.update {
+            let mut own = self.epochs.get(&self.roster.me).into_iter().flat_map(Epochs::iter);
+            if own.any(|(_, entry)| entry.leaf.encryption_key == leaf.encryption_key) {
+                return Err(PeerMisbehaved::InvalidLeaf("the key of somebody else").into());
+            }
+        }
         let mut removed = Vec::with_capacity(staged.removals.len());
         for leaf in &staged.removals {
             let who = self.roster.member_at(member, *leaf);
@@ -291,7 +301,7 @@ impl DmlsSession {
             }
             return Ok(());
         }
-        let update = staged.update;
+        let update = staged.update.is_some();
         let group = peer.group.as_mut().ok_or(LOST)?;
         group.apply(staged)?;
         let epoch = group.epoch();
@@ -336,11 +346,20 @@ impl DmlsSession {
             return Ok(());
         }
         peer.resent_at = Some(now.monotonic);
-        let frames: Vec<Bytes> =
-            self.outbox.range(wanted.first, wanted.end).take(RESEND_BATCH).collect();
-        for frame in frames {
+        for frame in batch(self.outbox.range(wanted.first, wanted.end)) {
             self.send_to(member, frame);
         }
         Ok(())
     }
+}
+
+/// As many frames as a Resend gets. One at least, however long.
+fn batch(frames: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
+    let mut bytes = 0_usize;
+    let fits = |frame: &Bytes| {
+        let is_first = bytes == 0;
+        bytes += frame.len();
+        is_first || bytes <= RESEND_BYTES
+    };
+    frames.take(RESEND_BATCH).take_while(fits).collect()
 }

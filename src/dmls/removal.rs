@@ -20,6 +20,9 @@ impl DmlsSession {
             self.forget_everything();
             return;
         }
+        // Who was removed before cannot remove. If somebody who stays saw it the other way round, that
+        // one's commit will say so.
+        let is_removed = self.peers.get(&by).is_some_and(|peer| !peer.is_active());
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
@@ -27,6 +30,9 @@ impl DmlsSession {
         // The own commit is yet to be made.
         if by != self.roster.me {
             peer.removed_by.insert(by);
+        }
+        if is_removed {
+            return;
         }
         if peer.status == Status::Active {
             peer.status = Status::Leaving;
@@ -79,6 +85,7 @@ impl DmlsSession {
 
     /// This party was removed: it needs no keys any more.
     fn forget_everything(&mut self) {
+        self.own = None;
         self.seed = None;
         self.key_packages = None;
         self.removals.clear();

@@ -1,6 +1,7 @@
 //! Members in memory, with a simulated clock and simulated links.
 
 mod attack;
+mod attack_universe;
 mod capture;
 mod operations;
 mod removal;
@@ -299,7 +300,7 @@ impl World {
                     "member {at} and the owner of {of}"
                 );
                 let group = session.group_of(index(of).0).unwrap();
-                assert_eq!(group.transcript(), owner.own.transcript());
+                assert_eq!(group.transcript(), owner.own.as_ref().unwrap().transcript());
             }
         }
     }

@@ -45,7 +45,7 @@ fn a_universe_is_declared_over_the_wire() {
     let config = Arc::clone(&configs[0]);
     let mut first =
         DmlsSession::invite(config, setup.policy, &others, inviting, true, now).unwrap();
-    assert_eq!(first.universe_id(), first.own.id());
+    assert_eq!(first.universe_id(), first.own.as_ref().unwrap().id());
     let welcome = first.poll_frame().unwrap().unwrap().1;
     let universe = first.poll_frame().unwrap().unwrap().1;
     let mut sessions = vec![first];
@@ -121,7 +121,7 @@ fn keys_alone_are_imported_without_an_own_update() {
     let mut world = setup.joined(3);
     world.act(2, DmlsSession::update).unwrap();
     world.pass(Duration::from_secs(2));
-    let leaf = world.members[0].session.own.leaf(0).unwrap();
+    let leaf = world.members[0].session.own.as_ref().unwrap().leaf(0).unwrap();
     assert!(world.act(0, DmlsSession::commit).unwrap());
     world.deliver_all();
     assert_eq!(changes(&world, 1).last().unwrap(), &(0, 2, false, vec![2]));

@@ -37,6 +37,9 @@ pub(crate) struct CommitPlan<'a> {
     /// Renew the owner's own leaf. Leaves and removals need it too.
     pub(crate) update: bool,
     pub(crate) authenticated_data: Vec<u8>,
+    /// What the own leaf is made of.
+    #[cfg(test)]
+    pub(crate) leaf: Option<LeafSeed>,
 }
 
 /// A verified proposal of another member for its leaf in this party's Send Group.
@@ -56,8 +59,8 @@ pub(crate) struct StagedSendCommit {
     pub(crate) leaves: BTreeMap<u32, Leaf>,
     /// The leaves that it removes.
     pub(crate) removals: Vec<u32>,
-    /// It renews the owner's leaf.
-    pub(crate) update: bool,
+    /// The owner's new leaf, if the commit renews it.
+    pub(crate) update: Option<Leaf>,
     /// It removes this party.
     pub(crate) self_removed: bool,
 }
@@ -100,7 +103,10 @@ impl SendGroup {
         }
         mls.set_aad(plan.authenticated_data);
         let path = plan.update || !plan.leaves.is_empty() || !plan.removals.is_empty();
-        let recorder = Recorder::new(crypto);
+        #[cfg_attr(not(test), allow(unused_mut))]
+        let mut recorder = Recorder::new(crypto);
+        #[cfg(test)]
+        recorder.leaf.clone_from(&plan.leaf);
         let signer = signer(identity, crypto);
         let built = mls
             .commit_builder()
@@ -158,6 +164,9 @@ impl SendGroup {
             return Err(PeerMisbehaved::InvalidLeaf("too many in one epoch").into());
         }
         *count += 1;
+        if !proposal.leaf.can_be_encrypted_to(&self.provider.crypto, self.suite) {
+            return Err(PeerMisbehaved::InvalidLeaf("a key that cannot be").into());
+        }
         Ok(proposal)
     }
 
@@ -241,16 +250,18 @@ impl SendGroup {
                 _ => return Err(PeerMisbehaved::UnexpectedProposal("none of its kind").into()),
             }
         }
+        let mut update = None;
         if let Some(leaf) = commit.update_path_leaf_node() {
             let current = self.leaf(OWNER_LEAF)?.ok_or(INTERNAL)?;
-            if Leaf::of(leaf)?.claim != current.claim {
+            let new = Leaf::of(leaf)?;
+            if new.claim != current.claim {
                 return Err(PeerMisbehaved::InvalidLeaf("it changes the credential").into());
             }
             if leaf.extensions().unknown(UNIVERSE_PARAMETERS).is_none() {
                 return Err(PeerMisbehaved::InvalidLeaf("it lacks the marker").into());
             }
+            update = Some(new);
         }
-        let update = commit.update_path_leaf_node().is_some();
         let self_removed = commit.self_removed();
         Ok(StagedSendCommit { commit, psks, leaves, removals, update, self_removed })
     }

@@ -266,3 +266,40 @@ fn sealing_writes_no_more_in_a_larger_group_and_a_snapshot_goes_on_with_a_commit
     let sealed = members.owner(3).seal(Vec::new(), b"again").unwrap();
     assert_eq!(*members.groups[3][1].open(&sealed).unwrap().data, *b"again");
 }
+
+// DM-13: the ratchet of a long epoch is stored now and then, or a restored member would be too far behind.
+#[test]
+fn a_member_that_is_restored_in_a_long_epoch_need_not_turn_the_ratchet_from_its_beginning() {
+    let mut members = members(2);
+    let mut first = None;
+    for _ in 0..STORED_RATCHETS {
+        let sealed = members.owner(0).seal(Vec::new(), b"data").unwrap();
+        members.groups[0][1].open(&sealed).unwrap();
+        first.get_or_insert(sealed);
+    }
+    let snapshot = members.groups[0][1].snapshot().unwrap();
+    let last = members.owner(0).seal(Vec::new(), b"data").unwrap();
+    let group = &members.groups[0][1];
+    let crypto = CryptoProvider::default();
+    let mut restored =
+        SendGroup::restore(&snapshot, b"group0", SUITE, &group.identity, &crypto).unwrap();
+    assert!(restored.open(&first.unwrap()).is_err(), "the ratchet stands at its beginning");
+    restored.open(&last).unwrap();
+}
+
+// DM-19: nobody could ever commit again in a group with such a leaf.
+#[test]
+fn a_leaf_to_which_nothing_can_be_encrypted_is_refused() {
+    let identity = Identity::generate("member").unwrap();
+    let now = SystemTime::now();
+    let mut forged = crate::group::tests::ForgedHello::new(&identity, Vec::new(), now);
+    forged.leaf_extensions = vec![(UNIVERSE_PARAMETERS, Vec::new())];
+    forged.extensions = vec![10, UNIVERSE_PARAMETERS];
+    let crypto = CryptoProvider::default();
+    let parse = |forged: &crate::group::tests::ForgedHello| {
+        MemberKeyPackage::parse(&crypto, &[SUITE], &forged.encode(), now)
+    };
+    assert!(parse(&forged).is_ok());
+    forged.encryption_key = vec![0; 32];
+    assert_eq!(parse(&forged).err(), Some(PeerMisbehaved::InvalidKeyPackage.into()));
+}

@@ -1,0 +1,163 @@
+//! Members that reach for the Send Groups of others (DM-19).
+
+use super::{
+    attack::{MALLORY, assert_unharmed, forged_commit, refusals, world},
+    *,
+};
+use crate::group::send::CommitPlan;
+
+fn update() -> CommitPlan<'static> {
+    CommitPlan { update: true, ..CommitPlan::default() }
+}
+
+fn incorporated(world: &World, at: usize, of: usize) -> Vec<Vec<MemberIndex>> {
+    let event = |event: &DmlsEvent| match event {
+        DmlsEvent::EpochChanged { member, incorporated, .. } if *member == index(of) => {
+            Some(incorporated.clone())
+        }
+        _ => None,
+    };
+    world.members[at].events.iter().filter_map(event).collect()
+}
+
+// DM-12, DM-19
+#[test]
+fn a_member_that_was_removed_removes_nobody() {
+    let mut world = Setup::default().joined(4);
+    world.act(0, |session, now| session.remove(now, index(MALLORY))).unwrap();
+    while world.on_link(0, 1) > 0 {
+        world.deliver(0, 1);
+    }
+    // Member 1 has not seen yet whether everybody else has removed Mallory, and still reads its frames.
+    let plan = CommitPlan { removals: vec![1, 3], ..update() };
+    let frame = forged_commit(&mut world, Vec::new(), Vec::new(), plan);
+    world.hand(MALLORY, 1, frame);
+    world.pass(Duration::from_secs(30));
+    world.agree(&[0, 1, 3]);
+    for at in [0, 1, 3] {
+        let left: Vec<_> = world.members[at].session.members().map(|(who, _)| who).collect();
+        assert_eq!(left, [index(0), index(1), index(3)]);
+    }
+}
+
+// DM-11, DM-12
+#[test]
+fn a_member_that_was_removed_keeps_no_keys() {
+    let mut world = Setup { stores: true, ..Setup::default() }.joined(3);
+    world.act(2, DmlsSession::update).unwrap();
+    world.deliver_all();
+    world.act(0, |session, now| session.remove(now, index(2))).unwrap();
+    world.deliver_all();
+    let session = &mut world.members[2].session;
+    assert!(session.own.is_none() && session.seed.is_none());
+    assert!(session.peers.values().all(|peer| peer.group.is_none()));
+    assert!(session.epochs.values().all(|epochs| epochs.len() == 0));
+    assert_eq!(session.epoch(index(2)), None);
+    // Nor does the store, although there was nothing to send.
+    world.restore(2);
+    assert!(world.members[2].session.own.is_none());
+    let refused = world.act(2, |session, now| session.protect(now, b"still here?"));
+    assert_eq!(refused, Err(ApiMisuse::Closed.into()));
+}
+
+// DM-19: keys are unique in a group, so a copied one could keep the original out.
+#[test]
+fn a_member_that_copies_the_key_of_another_one_keeps_nobody_out() {
+    for told in [true, false] {
+        let mut world = world();
+        world.act(0, DmlsSession::update).unwrap();
+        while world.on_link(0, MALLORY) > 0 {
+            world.deliver(0, MALLORY);
+        }
+        let (_, seed) = world.members[0].session.seed.clone().unwrap();
+        let plan = CommitPlan { leaf: Some(seed.clone()), ..update() };
+        let commit = forged_commit(&mut world, Vec::new(), Vec::new(), plan);
+        // Mallory's session does what it does after a commit.
+        let now = world.now;
+        let session = &mut world.members[MALLORY].session;
+        let parsed = Frame::parse(commit, usize::MAX).unwrap();
+        session.send_in_order(now, DmlsMessageType::Commit, parsed.body()).unwrap();
+        session.committed(now, &[], Some(seed)).unwrap();
+        world.collect(MALLORY);
+        if !told {
+            world.lose(MALLORY, 0);
+            world.cut.push((MALLORY, 0));
+        }
+        world.pass(Duration::from_secs(12));
+        assert!(world.act(1, DmlsSession::commit).unwrap());
+        assert_eq!(incorporated(&world, 1, 1), [[index(0)]]);
+        let error = Error::from(PeerMisbehaved::InvalidLeaf("the key of somebody else"));
+        assert_eq!(refusals(&world, 0), if told { vec![error] } else { vec![] });
+        assert_unharmed(&mut world);
+    }
+}
+
+// DM-19: a commit of Mallory's that one member cannot read is incorporated by nobody, or that member
+// could not follow those who did.
+#[test]
+fn an_update_that_one_member_refuses_is_incorporated_by_nobody() {
+    let setup = Setup { leaf_replacement: false, ..Setup::default() };
+    let mut world = setup.joined(4);
+    let frame = forged_commit(&mut world, Vec::new(), Vec::new(), update());
+    let mut spoiled = frame.to_vec();
+    *spoiled.last_mut().unwrap() ^= 1;
+    for (to, frame) in [(0, frame.clone()), (1, spoiled.into()), (3, frame)] {
+        world.hand(MALLORY, to, frame);
+    }
+    assert_eq!(refusals(&world, 1), [PeerMisbehaved::InvalidCommit.into()]);
+    world.pass(Duration::from_secs(60));
+    for at in [0, 3] {
+        assert!(!world.act(at, DmlsSession::commit).unwrap());
+        let told = DmlsEvent::Disagreement { about: index(MALLORY), reporter: index(1) };
+        assert!(world.members[at].events.contains(&told));
+    }
+    world.deliver_all();
+    world.clear();
+    assert_unharmed(&mut world);
+}
+
+// DM-19: the limit of this. Who says that it has seen something else holds healing up, the application
+// is told, and with the removal of the liar it goes on.
+#[test]
+fn a_member_that_lies_about_digests_holds_healing_up_until_it_is_removed() {
+    let mut world = world();
+    world.act(0, DmlsSession::update).unwrap();
+    let newest = crate::wire::EpochRef { member: 0, epoch: 2, digest: [9; 16] };
+    let lie = crate::wire::Received { newest, next: 1 };
+    let data = encode_frame_part(&crate::wire::Acknowledgement { entries: vec![lie] }).unwrap();
+    let now = world.now;
+    let session = &mut world.members[MALLORY].session;
+    session.send_sealed(now, DmlsMessageType::Acknowledge, &data).unwrap();
+    world.collect(MALLORY);
+    world.pass(Duration::from_secs(60));
+    let told = DmlsEvent::Disagreement { about: index(0), reporter: index(MALLORY) };
+    assert!(world.members[1].events.contains(&told) && world.members[0].events.contains(&told));
+    assert!(!world.act(1, DmlsSession::commit).unwrap());
+    world.act(1, |session, now| session.remove(now, index(MALLORY))).unwrap();
+    world.pass(Duration::from_secs(2));
+    assert!(world.act(1, DmlsSession::commit).unwrap());
+    world.deliver_all();
+    world.agree(&[0, 1]);
+}
+
+// DM-14, DM-19: a small question must not have a huge answer.
+#[test]
+fn a_resend_is_answered_with_a_bounded_number_of_bytes() {
+    let mut world = world();
+    world.cut.push((0, MALLORY));
+    for _ in 0..40 {
+        world.protect(0, &vec![7; 100_000]);
+    }
+    world.deliver_all();
+    world.cut.clear();
+    let wanted = crate::wire::ResendFrame { first: 1, end: u64::MAX };
+    let wanted = encode_frame_part(&wanted).unwrap();
+    let frame = Frame::new(DmlsMessageType::Resend, &wanted).unwrap();
+    world.hand(MALLORY, 0, frame.encoded().clone());
+    assert_eq!(world.on_link(0, MALLORY), 10);
+    // And not before the next one can be needed.
+    world.hand(MALLORY, 0, frame.encoded().clone());
+    assert_eq!(world.on_link(0, MALLORY), 10);
+    world.pass(Duration::from_secs(30));
+    assert_eq!(world.data(MALLORY, 0).len(), 40);
+}
