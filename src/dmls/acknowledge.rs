@@ -72,6 +72,16 @@ impl DmlsSession {
                     peer.made_progress(now.monotonic);
                 }
             }
+            if newest.member != self.roster.me
+                && let Some(peer) = self.peers.get_mut(&member)
+            {
+                let place = peer.places.entry(newest.member).or_default();
+                *place = (*place).max(*next);
+                self.acknowledgements = true;
+                if let Some(peer) = self.peers.get_mut(&newest.member) {
+                    peer.inbound.note_known(*next);
+                }
+            }
             if newest.epoch > 0 {
                 self.acknowledged_update(now, member, *newest);
             }
@@ -105,7 +115,7 @@ impl DmlsSession {
     /// Erases keys of epochs, and frames, that nobody needs any more.
     pub(super) fn erase_acknowledged(&mut self) {
         let peers = || self.peers.iter().filter(|(_, peer)| peer.status != Status::Gone);
-        for (&member, epochs) in &mut self.epochs {
+        for (&member, epochs) in self.epochs.iter_mut().filter(|(_, epochs)| epochs.len() > 1) {
             let acknowledged = peers()
                 .filter(|(other, _)| **other != member)
                 .map(|(_, peer)| peer.acknowledged(member))
@@ -117,6 +127,7 @@ impl DmlsSession {
         if let Some(received) = active.map(|peer| peer.received).min() {
             self.outbox.trim(received);
         }
+        self.trim_kept();
     }
 
     /// Starts and stops the clocks of those who owe an acknowledgement.

@@ -23,6 +23,7 @@
 mod acknowledge;
 mod commit;
 mod event;
+mod forward;
 mod init;
 mod order;
 mod outbox;

@@ -72,6 +72,9 @@ pub struct DmlsPolicy {
     /// Own frames that are kept for members that have not acknowledged them, in bytes. A member that
     /// needs one that is no longer kept is lost, and will be removed. Default: 16 MiB.
     pub max_kept_bytes: usize,
+    /// Frames of all others that are kept for members that have not acknowledged them, in bytes, to be
+    /// passed on if their sender cannot send them again. 0: none. Default: 32 MiB.
+    pub max_forwarded_bytes: usize,
 }
 
 impl DmlsPolicy {
@@ -92,8 +95,8 @@ impl DmlsPolicy {
         if self.update_messages == 0 {
             return out_of_range("update_messages must be at least 1");
         }
-        if self.max_frame_size < 4096 || self.max_frame_size > 0xff_ffff {
-            return out_of_range("max_frame_size must be 4096 bytes to 16 MiB");
+        if self.max_frame_size < 4096 || self.max_frame_size > 0xff_ff00 {
+            return out_of_range("max_frame_size must be 4096 bytes to 16 MiB less 256 bytes");
         }
         if self.max_waiting_frames == 0 || self.max_waiting_bytes < self.max_frame_size {
             return out_of_range("at least one frame must be able to wait");
@@ -130,6 +133,7 @@ impl Default for DmlsPolicy {
             max_waiting_frames: 1024,
             max_waiting_bytes: 4 << 20,
             max_kept_bytes: 16 << 20,
+            max_forwarded_bytes: 32 << 20,
         }
     }
 }

@@ -5,8 +5,7 @@ use bytes::Bytes;
 
 use super::{
     DmlsEvent, DmlsSession, MemberIndex,
-    init::header_of,
-    order::{Offer, Waiting},
+    order::{Offer, Source, Waiting},
     peer::Status,
     policy::{MAX_UNACKNOWLEDGED_UPDATES, RESEND_BATCH, RESEND_BYTES},
     psk::{EpochEntry, Epochs, psk_id},
@@ -46,7 +45,7 @@ impl DmlsSession {
 
     pub(super) fn receive(&mut self, now: Time, member: u16, frame: Bytes) -> Result<(), Error> {
         let frame = Frame::parse(frame, self.policy.max_frame_size)?;
-        let Some(peer) = self.peers.get_mut(&member) else {
+        let Some(peer) = self.peers.get(&member) else {
             return Err(ApiMisuse::UnknownMember.into());
         };
         if peer.status == Status::Gone {
@@ -55,6 +54,11 @@ impl DmlsSession {
         match frame.message_type {
             DmlsMessageType::LeafUpdate => return self.handle_leaf_update(member, &frame),
             DmlsMessageType::Resend => return self.handle_resend(now, member, &frame),
+            DmlsMessageType::ResendOf => return self.handle_resend_of(now, member, &frame),
+            DmlsMessageType::Forwarded => {
+                let (of, frame) = frame.forwarded()?;
+                return self.receive_forwarded(of, frame);
+            }
             DmlsMessageType::Universe | DmlsMessageType::KeyPackages => {
                 return Err(PeerMisbehaved::UnexpectedMessage(frame.message_type.name()).into());
             }
@@ -63,22 +67,7 @@ impl DmlsSession {
             | DmlsMessageType::Message
             | DmlsMessageType::Acknowledge => {}
         }
-        let (header, message) = header_of(&frame)?;
-        // DM-10, DM-19
-        if let Some(message) = message {
-            let group_id = self.roster.member(member).map(|known| &known.group_id);
-            if group_id != Some(&message.group_id) {
-                let is_known =
-                    self.roster.members.iter().any(|known| known.group_id == message.group_id);
-                let error = if is_known {
-                    PeerMisbehaved::NotTheOwner
-                } else {
-                    PeerMisbehaved::UnknownSendGroup
-                };
-                return Err(error.into());
-            }
-        }
-        if peer.inbound.offer(&self.policy, header, frame) == Offer::Duplicate {
+        if self.queue(member, frame, Source::Sender)? == Offer::Duplicate {
             // Its sender does not know that it has arrived.
             self.owe_acknowledgement(now, false);
         }
@@ -103,6 +92,7 @@ impl DmlsSession {
                 break;
             }
         }
+        self.bound_kept();
         for peer in self.peers.values_mut() {
             peer.inbound.look_for_gap(now.monotonic);
         }
@@ -111,12 +101,12 @@ impl DmlsSession {
 
     /// Processes one frame of a member. `false`: none can be now.
     fn step(&mut self, now: Time, member: u16) -> Result<bool, Error> {
-        let Some(Waiting { header, frame }) =
+        let Some(Waiting { header, frame, source }) =
             self.peers.get(&member).and_then(|peer| peer.inbound.head())
         else {
             return Ok(false);
         };
-        let (header, frame) = (header.clone(), frame.clone());
+        let (header, frame, source) = (header.clone(), frame.clone(), *source);
         let result = match frame.message_type {
             DmlsMessageType::Welcome => self.join(member, frame.body()).map(|()| Step::Done),
             DmlsMessageType::Commit => self.handle_commit(now, member, &header, &frame),
@@ -137,6 +127,12 @@ impl DmlsSession {
                 Ok(true)
             }
             Err(error @ (Error::Crypto(_) | Error::Store(_))) => Err(error),
+            // DM-19: it may be somebody else's.
+            Err(error) if source == Source::Forwarder => {
+                peer.inbound.drop_head();
+                self.events.push_back(DmlsEvent::Discarded { member: MemberIndex(member), error });
+                Ok(true)
+            }
             // DM-19
             Err(error) => {
                 peer.inbound.close(error.clone());
@@ -354,7 +350,7 @@ impl DmlsSession {
 }
 
 /// As many frames as a Resend gets. One at least, however long.
-fn batch(frames: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
+pub(super) fn batch(frames: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
     let mut bytes = 0_usize;
     let fits = |frame: &Bytes| {
         let is_first = bytes == 0;

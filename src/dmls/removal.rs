@@ -41,6 +41,7 @@ impl DmlsSession {
             self.removals.insert(member);
             self.events
                 .push_back(DmlsEvent::Removed { member: MemberIndex(member), by: MemberIndex(by) });
+            self.forget_known(member);
             if self.peers.values().all(|peer| peer.group.is_some() || !peer.is_active()) {
                 self.key_packages = None;
             }
@@ -75,6 +76,7 @@ impl DmlsSession {
                 peer.status = Status::Gone;
                 peer.group = None;
                 peer.inbound.close(ApiMisuse::UnknownMember.into());
+                peer.inbound.trim_kept(u64::MAX);
             }
             if let Some(epochs) = self.epochs.get_mut(&member) {
                 epochs.clear();
@@ -93,6 +95,7 @@ impl DmlsSession {
             peer.group = None;
             peer.proposal = None;
             peer.leaf_update = None;
+            peer.inbound.trim_kept(u64::MAX);
         }
         self.epochs.values_mut().for_each(Epochs::clear);
         self.dirty = true;

@@ -38,6 +38,10 @@ pub enum DmlsMessageType {
     Acknowledge = 7,
     /// Asks the receiver to send frames again.
     Resend = 8,
+    /// Asks the receiver to pass on frames of another member.
+    ResendOf = 9,
+    /// A frame of another member, passed on.
+    Forwarded = 10,
 }
 
 impl DmlsMessageType {
@@ -52,6 +56,8 @@ impl DmlsMessageType {
             Self::Message => "Message",
             Self::Acknowledge => "Acknowledge",
             Self::Resend => "Resend",
+            Self::ResendOf => "ResendOf",
+            Self::Forwarded => "Forwarded",
         }
     }
 }
@@ -69,6 +75,8 @@ impl TryFrom<u8> for DmlsMessageType {
             6 => Ok(Self::Message),
             7 => Ok(Self::Acknowledge),
             8 => Ok(Self::Resend),
+            9 => Ok(Self::ResendOf),
+            10 => Ok(Self::Forwarded),
             other => Err(InvalidMessage::UnknownMessageType(other)),
         }
     }
@@ -82,6 +90,9 @@ impl From<DmlsMessageType> for u8 {
 
 // Byte strings are `Vec<u8>` and not tls_codec's own types: those have a debug assertion that a
 // truncated string trips.
+
+/// What a Forwarded frame has besides the body of the frame in it.
+pub(crate) const FORWARDED_OVERHEAD: usize = ENVELOPE_LEN + size_of::<u16>();
 
 /// A frame, in its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +113,10 @@ impl Frame {
         };
         let message_type = DmlsMessageType::try_from(number)?;
         let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+        let limit = match message_type {
+            DmlsMessageType::Forwarded => limit.saturating_add(FORWARDED_OVERHEAD),
+            _ => limit,
+        };
         if length > limit {
             return Err(InvalidMessage::MessageTooLong { length, limit });
         }
@@ -109,6 +124,22 @@ impl Frame {
             actual if actual < length => Err(InvalidMessage::Malformed("frame")),
             actual if actual > length => Err(InvalidMessage::TrailingData("a frame")),
             _ => Ok(Self { message_type, encoded }),
+        }
+    }
+
+    /// A Forwarded with the frame of a member in its envelope.
+    pub(crate) fn forward(member: u16, frame: &[u8]) -> Result<Self, InvalidMessage> {
+        Self::new(DmlsMessageType::Forwarded, &[&member.to_be_bytes(), frame].concat())
+    }
+
+    /// Whose frame a Forwarded holds, and the frame in its envelope.
+    pub(crate) fn forwarded(&self) -> Result<(u16, Bytes), InvalidMessage> {
+        match self.body().first_chunk() {
+            Some(member) => {
+                let frame = self.encoded.slice(ENVELOPE_LEN + member.len()..);
+                Ok((u16::from_be_bytes(*member), frame))
+            }
+            None => Err(InvalidMessage::Malformed("Forwarded")),
         }
     }
 
@@ -195,6 +226,13 @@ pub(crate) struct ResendFrame {
     pub(crate) end: u64,
 }
 
+/// The body of a ResendOf: as a Resend, about the frames of another member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct ResendOfFrame {
+    pub(crate) member: u16,
+    pub(crate) wanted: ResendFrame,
+}
+
 /// What is the same for all Send Groups of a universe: the extension of their group contexts.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub(crate) struct UniverseParameters {
@@ -238,6 +276,7 @@ decode! {
     KeyPackagesFrame: "KeyPackages",
     Acknowledgement: "Acknowledge",
     ResendFrame: "Resend",
+    ResendOfFrame: "ResendOf",
     UniverseParameters: "universe parameters",
     UniverseFrame: "Universe",
 }
@@ -252,7 +291,7 @@ mod tests {
     const LIMIT: usize = 100_000;
 
     fn types() -> impl Iterator<Item = DmlsMessageType> {
-        (1..=8).map(|number| DmlsMessageType::try_from(number).unwrap())
+        (1..=10).map(|number| DmlsMessageType::try_from(number).unwrap())
     }
 
     // DM-17
@@ -283,11 +322,20 @@ mod tests {
         assert_eq!(parse(&[6, 0, 0]), Err(InvalidMessage::Malformed("frame")));
         assert_eq!(parse(&[6, 0, 0, 1]), Err(InvalidMessage::Malformed("frame")));
         assert_eq!(parse(&[6, 0, 0, 0, 1]), Err(InvalidMessage::TrailingData("a frame")));
-        assert_eq!(parse(&[9, 0, 0, 0]), Err(InvalidMessage::UnknownMessageType(9)));
+        assert_eq!(parse(&[99, 0, 0, 0]), Err(InvalidMessage::UnknownMessageType(99)));
         assert_eq!(
             parse(&[6, 0, 0, 11, 0]),
             Err(InvalidMessage::MessageTooLong { length: 11, limit: 10 })
         );
+    }
+
+    #[test]
+    fn a_frame_is_passed_on_as_it_is() {
+        let frame = Frame::new(DmlsMessageType::Message, &[7; LIMIT]).unwrap();
+        let forwarded = Frame::forward(258, frame.encoded()).unwrap();
+        assert_eq!(forwarded.encoded()[..10], [10, 1, 0x86, 0xa6, 1, 2, 6, 1, 0x86, 0xa0]);
+        let parsed = Frame::parse(forwarded.encoded().clone(), LIMIT).unwrap();
+        assert_eq!(parsed.forwarded(), Ok((258, frame.encoded().clone())));
     }
 
     #[test]
@@ -313,7 +361,10 @@ mod tests {
             let _ = CommitFrame::decode(&bytes);
             let _ = UniverseFrame::decode(&bytes);
             let _ = Acknowledgement::decode(&bytes);
-            let _ = Frame::parse(bytes.into(), LIMIT);
+            let _ = ResendOfFrame::decode(&bytes);
+            if let Ok(frame) = Frame::parse(bytes.into(), LIMIT) {
+                let _ = frame.forwarded();
+            }
         }
     }
 }

@@ -226,8 +226,14 @@ impl World {
 
     /// A link that has something, by chance.
     pub(super) fn deliver_one(&mut self, numbers: &mut Numbers) -> bool {
+        self.deliver_one_but(numbers, usize::MAX)
+    }
+
+    /// The same, of anybody but one member.
+    pub(super) fn deliver_one_but(&mut self, numbers: &mut Numbers, stalled: usize) -> bool {
+        let links = self.links.iter().filter(|((from, _), _)| *from != stalled);
         let busy: Vec<_> =
-            self.links.iter().filter(|(_, frames)| !frames.is_empty()).map(|(l, _)| *l).collect();
+            links.filter(|(_, frames)| !frames.is_empty()).map(|(link, _)| *link).collect();
         if busy.is_empty() {
             return false;
         }
