@@ -11,10 +11,10 @@ use super::{
     universe::Roster,
 };
 use crate::{
-    error::{ApiMisuse, CryptoError, Error, PeerMisbehaved},
-    group::send::{CommitPlan, LeafProposal, LeafSeed, MessageHeader, Psk, SendGroup},
+    error::{ApiMisuse, CryptoError, Error, InvalidMessage, PeerMisbehaved},
+    group::send::{CommitPlan, ContentType, LeafProposal, LeafSeed, MessageHeader, Psk, SendGroup},
     time::Time,
-    wire::{CommitFrame, DmlsMessageType, EpochRef, Frame, LeafHeader, encode_frame_part},
+    wire::{CommitFrame, DmlsMessageType, EpochRef, Frame, LeafHeader, Opaque, encode_frame_part},
 };
 
 /// What an own commit is for, besides removals that are due.
@@ -133,7 +133,7 @@ impl DmlsSession {
         if !wanted.update && imports.is_empty() && self.removals.is_empty() {
             return Ok(false);
         }
-        let (proposals, committed) = match self.build(&imports, wanted.update) {
+        let (body, seed) = match self.build(&imports, wanted.update) {
             // Proposals of others that do not fit together: this party goes on without them.
             Err(Error::PeerMisbehaved(PeerMisbehaved::InvalidLeaf(_))) => {
                 for import in imports.drain(..) {
@@ -148,8 +148,6 @@ impl DmlsSession {
             }
             result => result?,
         };
-        let (message, seed) = committed;
-        let body = CommitFrame { proposals, commit: message };
         self.send_in_order(now, DmlsMessageType::Commit, &encode_frame_part(&body)?)?;
         self.committed(now, &imports, seed)?;
         Ok(true)
@@ -157,14 +155,12 @@ impl DmlsSession {
 
     /// Makes the commit; the group is in its next epoch afterwards. An error of a misbehaving peer
     /// changes nothing.
-    #[allow(clippy::type_complexity)] // proposals, then what the group gave
     fn build(
         &mut self,
         imports: &[EpochRef],
         update: bool,
-    ) -> Result<(Vec<Vec<u8>>, (Vec<u8>, Option<LeafSeed>)), Error> {
+    ) -> Result<(CommitFrame, Option<LeafSeed>), Error> {
         const LOST: Error = Error::Crypto(CryptoError::Internal("an epoch to incorporate"));
-        let header = self.next_header(DmlsMessageType::Commit, imports.to_vec())?;
         let mut ids = Vec::with_capacity(imports.len());
         for import in imports {
             let member = self.roster.member(import.member).ok_or(LOST)?;
@@ -183,6 +179,7 @@ impl DmlsSession {
                 proposals.push(proposed.message.clone());
             }
         }
+        let header = self.next_header(DmlsMessageType::Commit, imports.to_vec(), Vec::new())?;
         let me = self.roster.me;
         let removals = self.removals.iter().map(|member| Roster::leaf_in(me, *member)).collect();
         let plan = CommitPlan {
@@ -194,8 +191,11 @@ impl DmlsSession {
             #[cfg(test)]
             leaf: None,
         };
-        let committed = self.own.as_mut().ok_or(ApiMisuse::Closed)?.commit(plan)?;
-        Ok((proposals, committed))
+        let own = self.own.as_mut().ok_or(ApiMisuse::Closed)?;
+        let (commit, seed) = own.commit(plan)?;
+        let signature = Opaque(own.sign_commit(&proposals, &commit)?);
+        let proposals = proposals.into_iter().map(Opaque).collect();
+        Ok((CommitFrame { proposals, commit: Opaque(commit), signature }, seed))
     }
 
     /// Remembers what the own commit has done.
@@ -290,11 +290,14 @@ impl DmlsSession {
             return Err(PeerMisbehaved::UnexpectedMessage("LeafUpdate").into());
         }
         let message = MessageHeader::parse(frame.body())?;
+        if message.content_type != ContentType::Proposal {
+            return Err(InvalidMessage::UnexpectedWireFormat("proposal").into());
+        }
         let own = self.own.as_mut().ok_or(ApiMisuse::Closed)?;
         if message.group_id != own.id() {
             return Err(PeerMisbehaved::UnknownSendGroup.into());
         }
-        let header = LeafHeader::decode(&message.authenticated_data)?;
+        let header = LeafHeader::decode(message.authenticated_data)?;
         if header.message_type != u8::from(frame.message_type) {
             return Err(PeerMisbehaved::InvalidHeader("another type").into());
         }

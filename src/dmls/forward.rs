@@ -63,6 +63,7 @@ impl DmlsSession {
             DmlsMessageType::Welcome
             | DmlsMessageType::Commit
             | DmlsMessageType::Message
+            | DmlsMessageType::BulkMessage
             | DmlsMessageType::Acknowledge => {}
             other => return Err(PeerMisbehaved::UnexpectedMessage(other.name()).into()),
         }
@@ -76,13 +77,12 @@ impl DmlsSession {
         frame: Frame,
         source: Source,
     ) -> Result<Offer, Error> {
-        let (header, message) = header_of(&frame)?;
+        let (header, id) = header_of(&frame)?;
         // DM-10, DM-19
-        if let Some(message) = message {
+        if let Some(id) = id {
             let group_id = self.roster.member(member).map(|known| &known.group_id);
-            if group_id != Some(&message.group_id) {
-                let is_known =
-                    self.roster.members.iter().any(|known| known.group_id == message.group_id);
+            if group_id != Some(&id) {
+                let is_known = self.roster.members.iter().any(|known| known.group_id == id);
                 let error = if is_known {
                     PeerMisbehaved::NotTheOwner
                 } else {
@@ -172,9 +172,21 @@ impl DmlsSession {
 
     /// Forgets frames of others that all have by now.
     pub(super) fn trim_kept(&mut self) {
+        let active = self.peers.values().filter(|peer| peer.is_active());
+        let received = active.map(|peer| peer.received).min().unwrap_or(u64::MAX);
         let members: Vec<u16> = self.roster.others().collect();
         for member in members {
-            if self.peers.get(&member).is_none_or(|peer| peer.inbound.kept_bytes() == 0) {
+            let Some(peer) = self.peers.get_mut(&member) else {
+                continue;
+            };
+            if peer.inbound.kept_bytes() == 0 {
+                continue;
+            }
+            // Own commits refer to it that others have not followed yet.
+            if let Some(gone_at) = peer.gone_at {
+                if received >= gone_at {
+                    peer.inbound.trim_kept(u64::MAX);
+                }
                 continue;
             }
             let others = self.peers.iter().filter(|(o, peer)| **o != member && peer.is_active());

@@ -25,6 +25,7 @@ mod commit;
 mod event;
 mod forward;
 mod init;
+mod message;
 mod order;
 mod outbox;
 mod peer;
@@ -53,7 +54,9 @@ pub use self::{
     policy::DmlsPolicy,
     universe::{DmlsKeyPackages, DmlsMember, DmlsUniverse, MemberIndex},
 };
-use self::{outbox::Outbox, peer::Peer, psk::Epochs, store::Stored, universe::Roster};
+use self::{
+    message::Bulk, outbox::Outbox, peer::Peer, psk::Epochs, store::Stored, universe::Roster,
+};
 use crate::{
     auth::PeerIdentity,
     config::Config,
@@ -61,7 +64,7 @@ use crate::{
     error::{ApiMisuse, Error},
     group::send::{KeyPackages, LeafSeed, SendGroup},
     time::Time,
-    wire::{DmlsMessageType, Frame, FrameHeader, encode_frame_part},
+    wire::{DmlsMessageType, EpochRef, Frame, FrameHeader, Opaque, TAG_LEN, encode_frame_part},
 };
 
 /// To whom a frame is to be delivered.
@@ -164,15 +167,32 @@ impl DmlsSession {
     /// [`ApiMisuse::Closed`] if this party was removed, [`ApiMisuse::MessageTooLong`] if the data does
     /// not fit into a frame.
     pub fn protect(&mut self, now: Time, data: &[u8]) -> Result<(), Error> {
+        self.protect_all(now, &[data])
+    }
+
+    /// Protects several messages, as [`DmlsSession::protect`] does one after the other, with one
+    /// signature for as many as fit into a frame. The receivers get them one by one.
+    ///
+    /// A signature, and its verification at each receiver, cost more than anything else about a short
+    /// message: who has several to send should not send them alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`DmlsSession::protect`]. If a message is too long, none is sent.
+    pub fn protect_all(&mut self, now: Time, messages: &[&[u8]]) -> Result<(), Error> {
         self.alive()?;
         // Header, signature, tags and lengths take less.
-        if data.len() > self.policy.max_frame_size - 1024 {
+        let limit = self.policy.max_frame_size - 1024;
+        if messages.iter().any(|message| message.len() > limit) {
             return Err(ApiMisuse::MessageTooLong.into());
         }
-        let result = self
-            .commit_before_protecting(now)
-            .and_then(|()| self.send_sealed(now, DmlsMessageType::Message, data));
-        self.messages_since_update = self.messages_since_update.saturating_add(1);
+        let result = message::batches(messages, limit).into_iter().try_for_each(|batch| {
+            let batch = messages.get(batch).unwrap_or_default();
+            self.commit_before_protecting(now)?;
+            let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+            self.messages_since_update = self.messages_since_update.saturating_add(count);
+            self.send_messages(now, batch)
+        });
         self.remember_death(result)
     }
 
@@ -348,6 +368,20 @@ impl DmlsSession {
         Ok(())
     }
 
+    /// Seals application data as one frame.
+    fn send_messages(&mut self, now: Time, messages: &[&[u8]]) -> Result<(), Error> {
+        let content = message::encode(messages, TAG_LEN)?;
+        if content.len() <= message::BULK_FROM {
+            return self.send_sealed(now, DmlsMessageType::Message, &content);
+        }
+        self.commit_if_restored(now)?;
+        let suite = self.own.as_ref().ok_or(ApiMisuse::Closed)?.suite();
+        let Bulk { ciphertext, key, digest } = Bulk::seal(&self.config.crypto, suite, content)?;
+        let sealed = self.seal(DmlsMessageType::BulkMessage, &key, digest)?;
+        let body = message::encode_bulk(&sealed, &ciphertext)?;
+        self.send_in_order(now, DmlsMessageType::BulkMessage, &body)
+    }
+
     /// Seals data as a frame with a place in the order, for everyone.
     fn send_sealed(
         &mut self,
@@ -355,23 +389,44 @@ impl DmlsSession {
         message_type: DmlsMessageType,
         data: &[u8],
     ) -> Result<(), Error> {
+        self.commit_if_restored(now)?;
+        let message = self.seal(message_type, data, Vec::new())?;
+        self.send_in_order(now, message_type, &message)
+    }
+
+    fn commit_if_restored(&mut self, now: Time) -> Result<(), Error> {
         if self.must_commit {
             self.commit_own(now, commit::Wanted { update: true, incorporate: false })?;
         }
-        let header = self.next_header(message_type, Vec::new())?;
-        let message = self.own.as_mut().ok_or(ApiMisuse::Closed)?.seal(header, data)?;
-        self.send_in_order(now, message_type, &message)
+        Ok(())
+    }
+
+    /// Seals data as an MLSMessage. `digest`: the hash of what goes beside it into the frame.
+    fn seal(
+        &mut self,
+        message_type: DmlsMessageType,
+        data: &[u8],
+        digest: Vec<u8>,
+    ) -> Result<Vec<u8>, Error> {
+        let header = self.next_header(message_type, Vec::new(), digest)?;
+        self.own.as_mut().ok_or(ApiMisuse::Closed)?.seal(header, data)
     }
 
     /// The header of the next frame that has a place in the order.
     fn next_header(
         &self,
         message_type: DmlsMessageType,
-        imports: Vec<crate::wire::EpochRef>,
+        imports: Vec<EpochRef>,
+        digest: Vec<u8>,
     ) -> Result<Vec<u8>, Error> {
         let (sequence, resumed_from) = self.outbox.place();
-        let header =
-            FrameHeader { message_type: message_type.into(), sequence, resumed_from, imports };
+        let header = FrameHeader {
+            message_type: message_type.into(),
+            sequence,
+            resumed_from,
+            imports,
+            digest: Opaque(digest),
+        };
         Ok(encode_frame_part(&header)?)
     }
 

@@ -99,8 +99,11 @@ impl Inbound {
         if sequence < self.next {
             return Offer::Duplicate;
         }
-        match self.waiting.get(&sequence) {
-            Some(known) if known.source == Source::Sender || known.frame == frame => {
+        match self.waiting.get_mut(&sequence) {
+            Some(known) if known.source == Source::Sender => return Offer::Duplicate,
+            Some(known) if known.frame == frame => {
+                // From now on it is its sender's.
+                known.source = source;
                 return Offer::Duplicate;
             }
             // One of the two is not genuine. The later one may be what was asked for.
@@ -290,7 +293,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::wire::DmlsMessageType;
+    use crate::wire::{DmlsMessageType, Opaque};
 
     fn offer(inbound: &mut Inbound, sequence: u64, length: usize, from: Option<u64>) -> Offer {
         offer_from(inbound, sequence, length, from, Source::Sender)
@@ -305,8 +308,13 @@ mod tests {
     ) -> Offer {
         let policy =
             DmlsPolicy { max_waiting_frames: 10, max_waiting_bytes: 5000, ..DmlsPolicy::default() };
-        let header =
-            FrameHeader { message_type: 6, sequence, resumed_from: from, imports: Vec::new() };
+        let header = FrameHeader {
+            message_type: 6,
+            sequence,
+            resumed_from: from,
+            imports: Vec::new(),
+            digest: Opaque::default(),
+        };
         let frame = Frame::new(DmlsMessageType::Message, &vec![0; length]).unwrap();
         inbound.offer(&policy, header, frame, source)
     }
@@ -395,7 +403,7 @@ mod tests {
         assert_eq!(offer_from(&mut inbound, 3, 901, None, Source::Forwarder), Offer::Queued);
         assert_eq!(offer_from(&mut inbound, 3, 901, None, Source::Forwarder), Offer::Duplicate);
         assert_eq!(offer(&mut inbound, 6, 900, None), Offer::Queued);
-        assert_eq!(offer(&mut inbound, 2, 900, None), Offer::Queued);
+        assert_eq!(offer(&mut inbound, 2, 900, None), Offer::Duplicate);
         assert_eq!(offer_from(&mut inbound, 2, 901, None, Source::Forwarder), Offer::Duplicate);
         assert!(inbound.waiting().1 <= 5000);
         // Even the frame at the front is asked for as long as it waits.

@@ -41,6 +41,8 @@ pub(super) struct Peer {
     pub(super) updated_at: Instant,
     /// Who has removed it from its own Send Group (DM-12).
     pub(super) removed_by: BTreeSet<u16>,
+    /// Which place the next own frame had when it was gone.
+    pub(super) gone_at: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,7 @@ impl Peer {
             forwarded_at: BTreeMap::new(),
             updated_at: now,
             removed_by: BTreeSet::new(),
+            gone_at: None,
         }
     }
 

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::{
-    DmlsEvent, DmlsSession, MemberIndex,
+    DmlsEvent, DmlsSession, MemberIndex, message,
     order::{Offer, Source, Waiting},
     peer::Status,
     policy::{MAX_UNACKNOWLEDGED_UPDATES, RESEND_BATCH, RESEND_BYTES},
@@ -65,6 +65,7 @@ impl DmlsSession {
             DmlsMessageType::Welcome
             | DmlsMessageType::Commit
             | DmlsMessageType::Message
+            | DmlsMessageType::BulkMessage
             | DmlsMessageType::Acknowledge => {}
         }
         if self.queue(member, frame, Source::Sender)? == Offer::Duplicate {
@@ -110,7 +111,9 @@ impl DmlsSession {
         let result = match frame.message_type {
             DmlsMessageType::Welcome => self.join(member, frame.body()).map(|()| Step::Done),
             DmlsMessageType::Commit => self.handle_commit(now, member, &header, &frame),
-            DmlsMessageType::Message => self.handle_message(member, &frame),
+            DmlsMessageType::Message | DmlsMessageType::BulkMessage => {
+                self.handle_message(member, &header, &frame)
+            }
             _ => self.handle_acknowledge(now, member, &frame),
         };
         let Some(peer) = self.peers.get_mut(&member) else {
@@ -144,13 +147,31 @@ impl DmlsSession {
         }
     }
 
-    fn handle_message(&mut self, member: u16, frame: &Frame) -> Result<Step, Error> {
+    fn handle_message(
+        &mut self,
+        member: u16,
+        header: &FrameHeader,
+        frame: &Frame,
+    ) -> Result<Step, Error> {
         let peer = self.peers.get_mut(&member).ok_or(PeerMisbehaved::UnknownSendGroup)?;
         let group = peer.group.as_mut().ok_or(PeerMisbehaved::UnexpectedMessage("Message"))?;
-        let mut opened = group.open(frame.body())?;
+        let (crypto, suite) = (&self.config.crypto, group.suite());
+        let content = if frame.message_type == DmlsMessageType::BulkMessage {
+            let (message, ciphertext) = message::split_bulk(frame.body())?;
+            // The message can be opened once: not for another ciphertext that somebody has put there.
+            if crypto.hash(suite, ciphertext)? != header.digest.0 {
+                return Err(PeerMisbehaved::BadRecordMac.into());
+            }
+            let key = group.open(message)?.data;
+            message::open_bulk(crypto, suite, &key, ciphertext)?
+        } else {
+            std::mem::take(&mut *group.open(frame.body())?.data)
+        };
+        let messages = message::decode(&content.into())?;
         if peer.status == Status::Active {
-            let data = Bytes::from(std::mem::take(&mut *opened.data));
-            self.events.push_back(DmlsEvent::Message { from: MemberIndex(member), data });
+            let from = MemberIndex(member);
+            let events = messages.into_iter().map(|data| DmlsEvent::Message { from, data });
+            self.events.extend(events);
         }
         Ok(Step::Done)
     }
@@ -203,7 +224,8 @@ impl DmlsSession {
         }
         let peer = self.peers.get_mut(&member).ok_or(OUT_OF_PLACE)?;
         let group = peer.group.as_mut().ok_or(OUT_OF_PLACE)?;
-        let staged = group.stage(&body.proposals, &body.commit, &psks)?;
+        let proposals: Vec<_> = body.proposals.into_iter().map(|proposal| proposal.0).collect();
+        let staged = group.stage(&proposals, &body.commit.0, &body.signature.0, &psks)?;
         drop(psks);
         let removed = self.check_commit(member, &header.imports, &ids, &staged)?;
         self.apply_commit(now, member, &header.imports, &removed, staged)?;

@@ -76,7 +76,7 @@ impl DmlsSession {
                 peer.status = Status::Gone;
                 peer.group = None;
                 peer.inbound.close(ApiMisuse::UnknownMember.into());
-                peer.inbound.trim_kept(u64::MAX);
+                peer.gone_at = Some(self.outbox.next());
             }
             if let Some(epochs) = self.epochs.get_mut(&member) {
                 epochs.clear();

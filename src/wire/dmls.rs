@@ -42,6 +42,8 @@ pub enum DmlsMessageType {
     ResendOf = 9,
     /// A frame of another member, passed on.
     Forwarded = 10,
+    /// Application data that is longer, encrypted and hashed once instead of signed.
+    BulkMessage = 11,
 }
 
 impl DmlsMessageType {
@@ -58,6 +60,7 @@ impl DmlsMessageType {
             Self::Resend => "Resend",
             Self::ResendOf => "ResendOf",
             Self::Forwarded => "Forwarded",
+            Self::BulkMessage => "BulkMessage",
         }
     }
 }
@@ -77,6 +80,7 @@ impl TryFrom<u8> for DmlsMessageType {
             8 => Ok(Self::Resend),
             9 => Ok(Self::ResendOf),
             10 => Ok(Self::Forwarded),
+            11 => Ok(Self::BulkMessage),
             other => Err(InvalidMessage::UnknownMessageType(other)),
         }
     }
@@ -88,8 +92,52 @@ impl From<DmlsMessageType> for u8 {
     }
 }
 
-// Byte strings are `Vec<u8>` and not tls_codec's own types: those have a debug assertion that a
-// truncated string trips.
+// Byte strings are not tls_codec's own types: those have a debug assertion that a truncated string trips.
+// Where they are long they are not `Vec<u8>` either, which it reads byte by byte.
+
+/// A byte string.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Opaque(pub(crate) Vec<u8>);
+
+/// Takes a vector of RFC 9420, section 2.1.2, off the front.
+pub(crate) fn split_vector(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&first, _) = bytes.split_first()?;
+    let size = match first >> 6 {
+        0 => 1,
+        1 => 2,
+        2 => 4,
+        _ => return None,
+    };
+    let (prefix, rest) = bytes.split_at_checked(size)?;
+    let length = prefix.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    let length = length & ((1 << (8 * size - 2)) - 1);
+    // As short as can be.
+    let shortest = match length {
+        0..0x40 => 1,
+        0x40..0x4000 => 2,
+        _ => 4,
+    };
+    (size == shortest).then(|| rest.split_at_checked(length))?
+}
+
+impl tls_codec::Size for Opaque {
+    fn tls_serialized_len(&self) -> usize {
+        tls_codec::VLByteSlice(&self.0).tls_serialized_len()
+    }
+}
+
+impl tls_codec::Serialize for Opaque {
+    fn tls_serialize<W: std::io::Write>(&self, writer: &mut W) -> Result<usize, tls_codec::Error> {
+        tls_codec::VLByteSlice(&self.0).tls_serialize(writer)
+    }
+}
+
+impl tls_codec::DeserializeBytes for Opaque {
+    fn tls_deserialize_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), tls_codec::Error> {
+        let (content, rest) = split_vector(bytes).ok_or(tls_codec::Error::EndOfStream)?;
+        Ok((Self(content.to_vec()), rest))
+    }
+}
 
 /// What a Forwarded frame has besides the body of the frame in it.
 pub(crate) const FORWARDED_OVERHEAD: usize = ENVELOPE_LEN + size_of::<u16>();
@@ -158,7 +206,7 @@ pub fn encode_frame(frame: &[u8], out: &mut BytesMut) {
     encode_plaintext(ContentType::Handshake, frame, out);
 }
 
-/// The authenticated data of a Universe, Commit, Message or Acknowledge.
+/// The authenticated data of a Universe, Commit, Message, BulkMessage or Acknowledge.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub(crate) struct FrameHeader {
     pub(crate) message_type: u8,
@@ -169,6 +217,8 @@ pub(crate) struct FrameHeader {
     pub(crate) resumed_from: Option<u64>,
     /// The epochs of other Send Groups whose pre-shared keys a commit imports.
     pub(crate) imports: Vec<EpochRef>,
+    /// The hash of the ciphertext of a BulkMessage; empty in other frames.
+    pub(crate) digest: Opaque,
 }
 
 /// The authenticated data of a LeafUpdate.
@@ -191,14 +241,16 @@ pub(crate) struct EpochRef {
 /// The body of a Commit.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub(crate) struct CommitFrame {
-    pub(crate) proposals: Vec<Vec<u8>>,
-    pub(crate) commit: Vec<u8>,
+    pub(crate) proposals: Vec<Opaque>,
+    pub(crate) commit: Opaque,
+    /// The sender's, of both: others can pass the frame on, and nobody can change it.
+    pub(crate) signature: Opaque,
 }
 
 /// The body of KeyPackages.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub(crate) struct KeyPackagesFrame {
-    pub(crate) key_packages: Vec<Vec<u8>>,
+    pub(crate) key_packages: Vec<Opaque>,
 }
 
 /// The application data of an Acknowledge: an entry for each Send Group that its sender has joined.
@@ -291,7 +343,7 @@ mod tests {
     const LIMIT: usize = 100_000;
 
     fn types() -> impl Iterator<Item = DmlsMessageType> {
-        (1..=10).map(|number| DmlsMessageType::try_from(number).unwrap())
+        (1..=11).map(|number| DmlsMessageType::try_from(number).unwrap())
     }
 
     // DM-17
@@ -345,10 +397,14 @@ mod tests {
             sequence: 5,
             resumed_from: None,
             imports: vec![EpochRef { member: 1, epoch: 2, digest: [9; DIGEST_LEN] }],
+            digest: Opaque(vec![8; 3]),
         };
-        let expected =
-            [&[4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 26, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2][..], &[9; 16]]
-                .concat();
+        let expected = [
+            &[4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 26, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2][..],
+            &[9; 16],
+            &[3, 8, 8, 8],
+        ]
+        .concat();
         assert_eq!(encode(&header), Ok(expected.clone()));
         assert_eq!(FrameHeader::decode(&expected), Ok(header));
     }
@@ -358,7 +414,13 @@ mod tests {
         #[test]
         fn any_bytes_decode_or_give_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = FrameHeader::decode(&bytes).map(|header| encode(&header) == Ok(bytes.clone()));
-            let _ = CommitFrame::decode(&bytes);
+            if let Ok(frame) = CommitFrame::decode(&bytes) {
+                assert_eq!(encode(&frame), Ok(bytes.clone()));
+            }
+            if let Some((content, rest)) = split_vector(&bytes) {
+                let opaque = encode(&Opaque(content.to_vec())).unwrap();
+                assert_eq!([&opaque[..], rest].concat(), bytes);
+            }
             let _ = UniverseFrame::decode(&bytes);
             let _ = Acknowledgement::decode(&bytes);
             let _ = ResendOfFrame::decode(&bytes);

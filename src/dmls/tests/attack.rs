@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     group::send::{CommitPlan, Psk},
-    wire::{CommitFrame, EpochRef},
+    wire::{CommitFrame, EpochRef, Opaque},
 };
 
 pub(super) const MALLORY: usize = 2;
@@ -51,10 +51,14 @@ pub(super) fn forged_commit(
     plan: CommitPlan<'_>,
 ) -> Bytes {
     let session = &mut world.members[MALLORY].session;
-    let header = session.next_header(DmlsMessageType::Commit, imports).unwrap();
+    let header = session.next_header(DmlsMessageType::Commit, imports, Vec::new()).unwrap();
     let plan = CommitPlan { authenticated_data: header, ..plan };
-    let (commit, _) = session.own.as_mut().unwrap().commit(plan).unwrap();
-    let body = encode_frame_part(&CommitFrame { proposals, commit }).unwrap();
+    let own = session.own.as_mut().unwrap();
+    let (commit, _) = own.commit(plan).unwrap();
+    let signature = Opaque(own.sign_commit(&proposals, &commit).unwrap());
+    let proposals = proposals.into_iter().map(Opaque).collect();
+    let commit = Opaque(commit);
+    let body = encode_frame_part(&CommitFrame { proposals, commit, signature }).unwrap();
     Frame::new(DmlsMessageType::Commit, &body).unwrap().encoded().clone()
 }
 
@@ -69,7 +73,7 @@ fn hand_to_all(world: &mut World, frame: &Bytes) {
 fn sending_in_the_send_group_of_another_is_refused() {
     let mut world = world();
     let session = &mut world.members[MALLORY].session;
-    let header = session.next_header(DmlsMessageType::Message, Vec::new()).unwrap();
+    let header = session.next_header(DmlsMessageType::Message, Vec::new(), Vec::new()).unwrap();
     let group = session.peers.get_mut(&0).unwrap().group.as_mut().unwrap();
     let message = group.seal(header, b"I am member 0").unwrap();
     let frame = Frame::new(DmlsMessageType::Message, &message).unwrap().encoded().clone();

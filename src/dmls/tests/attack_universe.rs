@@ -122,7 +122,7 @@ fn an_update_that_one_member_refuses_is_incorporated_by_nobody() {
 fn a_member_that_lies_about_digests_holds_healing_up_until_it_is_removed() {
     let mut world = world();
     world.act(0, DmlsSession::update).unwrap();
-    let newest = crate::wire::EpochRef { member: 0, epoch: 2, digest: [9; 16] };
+    let newest = EpochRef { member: 0, epoch: 2, digest: [9; 16] };
     let lie = crate::wire::Received { newest, next: 1 };
     let data = encode_frame_part(&crate::wire::Acknowledgement { entries: vec![lie] }).unwrap();
     let now = world.now;

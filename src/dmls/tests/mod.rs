@@ -3,6 +3,7 @@
 mod attack;
 mod attack_universe;
 mod capture;
+mod forward;
 mod operations;
 mod removal;
 mod simulation;

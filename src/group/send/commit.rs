@@ -6,18 +6,25 @@ use openmls::{
     prelude::{
         LeafNodeIndex, LeafNodeParameters, PreSharedKeyProposal, ProcessedMessageContent, Proposal,
         QueuedProposal, Sender, StagedCommit,
-        tls_codec::{DeserializeBytes as _, Serialize as _},
+        tls_codec::{DeserializeBytes as _, Serialize as _, VLByteSlice},
     },
     schedule::{PreSharedKeyId, Psk as MlsPsk},
 };
-use openmls_traits::{random::OpenMlsRand as _, storage::StorageProvider as _};
+use openmls_traits::{
+    crypto::OpenMlsCrypto as _, random::OpenMlsRand as _, signatures::Signer as _,
+    storage::StorageProvider as _,
+};
 
 use super::{
     INTERNAL, Leaf, LeafSeed, MAX_PROPOSALS_OF_EPOCH, OWNER_LEAF, SendGroup, UNIVERSE_PARAMETERS,
+    ciphersuite,
     random::{Recorder, Repeater},
     signer,
 };
 use crate::error::{Error, InvalidMessage, PeerMisbehaved};
+
+/// What tells a signature of a Commit frame from those of MLS.
+const LABEL: &[u8] = b"MLS 1.0 DmlsCommit";
 
 /// A pre-shared key for one commit.
 #[derive(Clone, Copy)]
@@ -170,14 +177,43 @@ impl SendGroup {
         Ok(proposal)
     }
 
+    /// Signs a commit with the proposals beside it, as the owner.
+    pub(crate) fn sign_commit(
+        &self,
+        proposals: &[Vec<u8>],
+        commit: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let signer = signer(&self.identity, &self.provider.crypto);
+        signer.sign(&signed_content(proposals, commit)?).map_err(|_| INTERNAL)
+    }
+
+    /// Whether the owner has put these proposals beside its commit. They are looked at only then: each
+    /// can be opened once, and none that was signed before another one.
+    fn is_signed(
+        &self,
+        proposals: &[Vec<u8>],
+        commit: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, Error> {
+        let owner = self.leaf(OWNER_LEAF)?.ok_or(INTERNAL)?;
+        let key = owner.claim.presented().signature_key;
+        let scheme = ciphersuite(self.suite).signature_algorithm();
+        let content = signed_content(proposals, commit)?;
+        Ok(self.provider.crypto.verify_signature(scheme, &content, key, signature).is_ok())
+    }
+
     /// Verifies the owner's commit with the proposals that it refers to. The group stays in its epoch.
     /// After an error the same can be tried again, with other pre-shared keys.
     pub(crate) fn stage(
         &mut self,
         proposals: &[Vec<u8>],
         message: &[u8],
+        signature: &[u8],
         psks: &[Psk<'_>],
     ) -> Result<StagedSendCommit, Error> {
+        if !self.is_signed(proposals, message, signature)? {
+            return Err(PeerMisbehaved::InvalidCommit.into());
+        }
         let own: Vec<QueuedProposal> = self.mls.pending_proposals().cloned().collect();
         let staged = self.try_stage(proposals, message, psks);
         if staged.is_err() {
@@ -299,6 +335,19 @@ impl SendGroup {
         }
         Ok(Some(LeafProposal { leaf_index: sender.u32(), leaf, epoch, queued }))
     }
+}
+
+/// SignContent (RFC 9420, section 5.1.2) of a commit and the proposals beside it.
+fn signed_content(proposals: &[Vec<u8>], commit: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut content = Vec::new();
+    for part in proposals.iter().map(Vec::as_slice).chain([commit]) {
+        VLByteSlice(part).tls_serialize(&mut content).map_err(|_| INTERNAL)?;
+    }
+    let mut signed = Vec::new();
+    for part in [LABEL, &content] {
+        VLByteSlice(part).tls_serialize(&mut signed).map_err(|_| INTERNAL)?;
+    }
+    Ok(signed)
 }
 
 /// OpenMLS keeps them for ever.

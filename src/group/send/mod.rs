@@ -14,6 +14,7 @@
 //! call gives the same key again ([`random`]).
 
 mod commit;
+mod header;
 mod join;
 mod key_packages;
 mod random;
@@ -33,6 +34,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::{
     commit::{CommitPlan, LeafProposal, Psk, StagedSendCommit},
+    header::{ContentType, MessageHeader},
     join::JoinedSendGroup,
     key_packages::{KeyPackages, MemberKeyPackage},
     random::LeafSeed,
@@ -98,13 +100,6 @@ pub(crate) struct NewSendGroup<'a> {
 pub(crate) struct Leaf {
     pub(crate) encryption_key: Vec<u8>,
     pub(crate) claim: Claim,
-}
-
-/// What an encrypted message says of itself in the clear. None of it is authenticated yet.
-pub(crate) struct MessageHeader {
-    pub(crate) group_id: Vec<u8>,
-    pub(crate) epoch: u64,
-    pub(crate) authenticated_data: Vec<u8>,
 }
 
 /// A message of the owner, opened.
@@ -310,22 +305,6 @@ impl SendGroup {
     fn erase_proposed_keys(&self) {
         self.provider.storage.erase_encryption_keys();
         self.provider.crypto.forget();
-    }
-}
-
-impl MessageHeader {
-    /// Reads it from an MLSMessage.
-    pub(crate) fn parse(message: &[u8]) -> Result<Self, Error> {
-        let message = MlsMessageIn::tls_deserialize_exact_bytes(message)
-            .map_err(|_| InvalidMessage::Malformed("MLSMessage"))?;
-        let MlsMessageBodyIn::PrivateMessage(message) = message.extract() else {
-            return Err(InvalidMessage::UnexpectedWireFormat("PrivateMessage").into());
-        };
-        Ok(Self {
-            group_id: message.group_id().as_slice().to_vec(),
-            epoch: message.epoch().as_u64(),
-            authenticated_data: message.aad().to_vec(),
-        })
     }
 }
 

@@ -59,13 +59,25 @@ impl Members {
         &mut self.groups[owner][owner]
     }
 
+    /// A member verifies a commit of the owner, signed by it together with the proposals.
+    fn stage(
+        &mut self,
+        owner: usize,
+        member: usize,
+        proposals: &[Vec<u8>],
+        commit: &[u8],
+        psks: &[Psk<'_>],
+    ) -> Result<StagedSendCommit, Error> {
+        let signature = self.owner(owner).sign_commit(proposals, commit).unwrap();
+        self.groups[owner][member].stage(proposals, commit, &signature, psks)
+    }
+
     /// All others apply a commit of the owner.
     fn deliver(&mut self, owner: usize, proposals: &[Vec<u8>], commit: &[u8], psks: &[Psk<'_>]) {
         let count = self.groups.len();
         for member in (0..count).filter(|member| *member != owner) {
-            let group = &mut self.groups[owner][member];
-            let staged = group.stage(proposals, commit, psks).unwrap();
-            group.apply(staged).unwrap();
+            let staged = self.stage(owner, member, proposals, commit, psks).unwrap();
+            self.groups[owner][member].apply(staged).unwrap();
         }
         let authenticator = |group: &SendGroup| group.export("test", &[], 32).unwrap();
         let expected = authenticator(&self.groups[owner][owner]);
@@ -109,7 +121,7 @@ fn what_another_member_sends_or_commits_is_refused() {
     assert_eq!(error, PeerMisbehaved::NotTheOwner.into());
     let plan = CommitPlan { update: true, ..CommitPlan::default() };
     let (commit, _) = members.groups[0][1].commit(plan).unwrap();
-    let error = members.groups[0][2].stage(&[], &commit, &[]).err().unwrap();
+    let error = members.stage(0, 2, &[], &commit, &[]).err().unwrap();
     assert_eq!(error, PeerMisbehaved::NotTheOwner.into());
 }
 
@@ -135,8 +147,9 @@ fn a_leaf_is_replaced_by_the_one_of_the_update() {
     let (commit, own_seed) = members.owner(0).commit(plan).unwrap();
     assert!(own_seed.is_some(), "an Update proposal needs a path");
     for member in 1..4 {
+        let proposals = std::slice::from_ref(&proposal);
+        let staged = members.stage(0, member, proposals, &commit, &psks).unwrap();
         let group = &mut members.groups[0][member];
-        let staged = group.stage(std::slice::from_ref(&proposal), &commit, &psks).unwrap();
         assert_eq!(staged.psks, [b"psk of 2"]);
         assert!(staged.leaves[&leaf_in(0, 2)] == received.leaf);
         group.apply(staged).unwrap();
@@ -182,9 +195,9 @@ fn pre_shared_keys_alone_need_no_path() {
     let (commit, seed) = members.owner(0).commit(plan).unwrap();
     assert!(seed.is_none() && members.groups[0][0].leaf(OWNER_LEAF).unwrap() == before);
     // Without the key nobody follows, and the attempt leaves no trace.
-    assert!(members.groups[0][2].stage(&[], &commit, &[]).is_err());
+    assert!(members.stage(0, 2, &[], &commit, &[]).is_err());
     let wrong = [Psk { id: b"psk", secret: &[0; 32] }];
-    assert!(members.groups[0][2].stage(&[], &commit, &wrong).is_err());
+    assert!(members.stage(0, 2, &[], &commit, &wrong).is_err());
     members.deliver(0, &[], &commit, &psks);
 }
 
@@ -230,7 +243,7 @@ fn a_removed_member_learns_it() {
     let plan = CommitPlan { removals: vec![removed], ..CommitPlan::default() };
     let (commit, _) = members.owner(0).commit(plan).unwrap();
     for member in 1..4 {
-        let staged = members.groups[0][member].stage(&[], &commit, &[]).unwrap();
+        let staged = members.stage(0, member, &[], &commit, &[]).unwrap();
         assert_eq!((&staged.removals[..], staged.self_removed), (&[removed][..], member == 2));
         members.groups[0][member].apply(staged).unwrap();
     }
@@ -302,4 +315,26 @@ fn a_leaf_to_which_nothing_can_be_encrypted_is_refused() {
     assert!(parse(&forged).is_ok());
     forged.encryption_key = vec![0; 32];
     assert_eq!(parse(&forged).err(), Some(PeerMisbehaved::InvalidKeyPackage.into()));
+}
+
+// DM-19: whoever passes a commit on can put other proposals beside it, and those can be opened once.
+#[test]
+fn proposals_are_looked_at_only_if_the_owner_has_signed_for_them() {
+    let mut members = members(3);
+    let seed = members.update(1);
+    let first = members.groups[0][1].propose_leaf(&seed, Vec::new()).unwrap();
+    let later = members.groups[0][1].propose_leaf(&seed, Vec::new()).unwrap();
+    let received = members.owner(0).receive_proposal(&first).unwrap();
+    let plan = CommitPlan { leaves: vec![&received], ..CommitPlan::default() };
+    let (commit, _) = members.owner(0).commit(plan).unwrap();
+    let signature = members.owner(0).sign_commit(std::slice::from_ref(&first), &commit).unwrap();
+    let group = &mut members.groups[0][2];
+    for (proposals, signature) in
+        [(vec![later], &signature), (vec![first.clone()], &vec![0; 64]), (Vec::new(), &signature)]
+    {
+        let error = group.stage(&proposals, &commit, signature, &[]).err().unwrap();
+        assert_eq!(error, PeerMisbehaved::InvalidCommit.into());
+    }
+    let staged = group.stage(&[first], &commit, &signature, &[]).unwrap();
+    group.apply(staged).unwrap();
 }
