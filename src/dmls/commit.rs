@@ -301,26 +301,34 @@ impl DmlsSession {
         if header.message_type != u8::from(frame.message_type) {
             return Err(PeerMisbehaved::InvalidHeader("another type").into());
         }
-        let Some(peer) = self.peers.get_mut(&member).filter(|peer| peer.is_active()) else {
-            return Ok(());
+        let is_stale = |member: u16| {
+            self.peers.get(&member).is_none_or(|peer| {
+                !peer.is_active()
+                    || peer.proposal.as_ref().is_some_and(|known| known.epoch >= header.epoch)
+                    || self.incorporated.get(&member).is_some_and(|done| *done >= header.epoch)
+            })
         };
-        let is_stale = message.epoch < own.epoch()
-            || peer.proposal.as_ref().is_some_and(|known| known.epoch >= header.epoch)
-            || self.incorporated.get(&member).is_some_and(|done| *done >= header.epoch);
-        if is_stale {
+        if message.epoch < own.epoch() || is_stale(member) {
             // Its sender will sign the leaf again when it sees what it has missed.
             return Ok(());
         }
         let proposal = own.receive_proposal(frame.body())?;
-        if proposal.leaf_index != Roster::leaf_in(self.roster.me, member) {
-            return Err(PeerMisbehaved::InvalidLeaf("of somebody else").into());
+        // It can be opened once, so whoever passes it on must not use it up: it counts for whom it is of.
+        let member = self
+            .roster
+            .member_at(self.roster.me, proposal.leaf_index)
+            .ok_or(PeerMisbehaved::InvalidLeaf("of nobody"))?;
+        if is_stale(member) {
+            return Ok(());
         }
         let known = self.epochs.get(&member).and_then(|epochs| epochs.get(header.epoch));
         if known.is_some_and(|entry| entry.leaf != proposal.leaf) {
             return Err(PeerMisbehaved::InvalidLeaf("not that of the epoch").into());
         }
         let message = frame.body().to_vec();
-        peer.proposal = Some(Proposed { epoch: header.epoch, proposal, message });
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.proposal = Some(Proposed { epoch: header.epoch, proposal, message });
+        }
         Ok(())
     }
 

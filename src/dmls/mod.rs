@@ -25,6 +25,8 @@ mod commit;
 mod event;
 mod forward;
 mod init;
+#[cfg(any(fuzzing, test))]
+mod insider;
 mod message;
 mod order;
 mod outbox;

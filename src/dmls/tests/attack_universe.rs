@@ -140,6 +140,23 @@ fn a_member_that_lies_about_digests_holds_healing_up_until_it_is_removed() {
     world.agree(&[0, 1]);
 }
 
+// DM-06, DM-19: a proposal can be opened once, and Mallory has it first.
+#[test]
+fn a_leaf_update_that_somebody_else_passes_on_is_not_used_up() {
+    let mut world = world();
+    world.act(1, DmlsSession::update).unwrap();
+    let is_for_0 = |(from, frame): &&(usize, Bytes)| {
+        let id = b"send group 0";
+        *from == 1 && frame[0] == 5 && frame.windows(id.len()).any(|bytes| bytes == id)
+    };
+    let (_, leaf_update) = world.recorded.iter().rfind(is_for_0).cloned().unwrap();
+    world.hand(MALLORY, 0, leaf_update);
+    world.pass(Duration::from_secs(2));
+    assert!(world.members[0].errors.is_empty());
+    assert!(world.act(0, DmlsSession::commit).unwrap());
+    assert_eq!(incorporated(&world, 0, 0), [[index(1)]]);
+}
+
 // DM-14, DM-19: a small question must not have a huge answer.
 #[test]
 fn a_resend_is_answered_with_a_bounded_number_of_bytes() {

@@ -42,6 +42,15 @@ fn protecting(effort: Effort, report: &mut Report) -> Result<()> {
         }])?;
     let [many, few] = [many, few].map(|samples| micros(&samples, messages));
     report.add("protect 1 KiB for 128 members / for 2", "us", many, few, Goal::AtMost(1.2));
+
+    let [mut together, mut alone] = [Universe::with_one_owner(2)?, Universe::with_one_owner(2)?];
+    let batches = (messages / 16).max(1);
+    let [together, alone] = effort.alternate([
+        &mut || together.timed_protect_all(batches, &[&[7; 128][..]; 16]),
+        &mut || alone.timed_protect(16 * batches, &[7; 128]),
+    ])?;
+    let [together, alone] = [together, alone].map(|samples| micros(&samples, 16 * batches));
+    report.add("protect 128 B, 16 together / alone", "us", together, alone, Goal::None);
     Ok(())
 }
 
@@ -50,8 +59,7 @@ fn bulk(effort: Effort, report: &mut Report) -> Result<()> {
     const SIZE: usize = 64 << 10;
     let messages = effort.amount(1_000);
     let data = vec![7; SIZE];
-    let mut universe = Universe::joined(2)?;
-    let mut receiver = Universe::joined(2)?;
+    let [mut universe, mut receiver] = [Universe::joined(2)?, Universe::joined(2)?];
     let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[1; 16])?);
     let sealed_and_opened = || -> Result<Cost> {
         let mut buffer = data.clone();
@@ -80,7 +88,7 @@ fn bulk(effort: Effort, report: &mut Report) -> Result<()> {
 /// One update, and its incorporation by all others: what it costs all of them beside its share.
 fn updating(effort: Effort, report: &mut Report, members: usize) -> Result<()> {
     let mut universe = Universe::joined(members)?;
-    let rounds = effort.amount(200 / members).max(1);
+    let rounds = effort.amount(400 / (members * members)).max(1);
     let mut bytes = 0;
     let [all] = effort.alternate([&mut || {
         universe.bytes = 0;
@@ -217,12 +225,16 @@ impl Universe {
     }
 
     fn timed_protect(&mut self, messages: usize, data: &[u8]) -> Result<Cost> {
+        self.timed_protect_all(messages, &[data])
+    }
+
+    fn timed_protect_all(&mut self, times: usize, messages: &[&[u8]]) -> Result<Cost> {
         self.sessions[0].update(self.now)?;
         self.deliver_all()?;
         self.pass(Duration::from_secs(11))?;
         let stopwatch = Stopwatch::start();
-        for _ in 0..messages {
-            self.sessions[0].protect(self.now, data)?;
+        for _ in 0..times {
+            self.sessions[0].protect_all(self.now, messages)?;
             while self.sessions[0].poll_frame()?.is_some() {}
         }
         Ok(stopwatch.stop())
