@@ -139,8 +139,11 @@ pub struct DmlsSession {
 impl DmlsSession {
     /// Takes a frame that the member `from` has sent, in its envelope.
     ///
-    /// Who sent it is for the transport to know. A frame that does not belong to `from` is refused; if
-    /// the transport errs or lies, frames of that member are refused, lost or late, and nothing worse.
+    /// Who sent it is for the transport to know. A frame that does not belong to `from` is refused. A
+    /// transport that lets somebody else speak for `from` can end the processing of that member's frames,
+    /// as if it had broken the rules, and do nothing worse. Where it cannot know, behind a relay for
+    /// example, use [`handle_forwarded`](Self::handle_forwarded) for all frames but LeafUpdate, Resend and
+    /// ResendOf.
     ///
     /// # Errors
     ///

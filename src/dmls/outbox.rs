@@ -55,6 +55,12 @@ impl Outbox {
         }
     }
 
+    /// One whose next frame has this place.
+    #[cfg(test)]
+    pub(super) fn at(next: u64) -> Self {
+        Self { next, ..Self::default() }
+    }
+
     /// The place of the next frame, and what its header says of lost places.
     pub(super) fn place(&self) -> (u64, Option<u64>) {
         (self.next, self.resumed_from)

@@ -178,3 +178,133 @@ fn a_resend_is_answered_with_a_bounded_number_of_bytes() {
     world.pass(Duration::from_secs(30));
     assert_eq!(world.data(MALLORY, 0).len(), 40);
 }
+
+/// What a member does that breaks the rules.
+type Misdeed = fn(&mut World, usize);
+
+fn hand_to_others(world: &mut World, from: usize, frame: &Bytes) {
+    for to in (0..world.members.len()).filter(|to| *to != from) {
+        world.hand(from, to, frame.clone());
+    }
+}
+
+fn sends_in_the_groups_of_others(world: &mut World, who: usize) {
+    let session = &mut world.members[who].session;
+    let header = session.next_header(DmlsMessageType::Message, Vec::new(), Vec::new()).unwrap();
+    let others: Vec<u16> = session.roster.others().collect();
+    for other in others {
+        let session = &mut world.members[who].session;
+        let group = session.peers.get_mut(&other).unwrap().group.as_mut().unwrap();
+        let message = group.seal(header.clone(), b"I am somebody else").unwrap();
+        let frame = Frame::new(DmlsMessageType::Message, &message).unwrap().encoded().clone();
+        hand_to_others(world, who, &frame);
+        let passed = DmlsSession::forward(MemberIndex(other), &frame).unwrap();
+        hand_to_others(world, who, &passed);
+    }
+}
+
+/// Keys of epochs that were, without the leaf, and of epochs that never were.
+fn imports_what_it_may_not(world: &mut World, who: usize) {
+    let other = (who + 1) % world.members.len();
+    for epoch in [2, 1, 99] {
+        let known = world.members[who].session.epochs[&index(other).0].reference(index(other).0);
+        let import = EpochRef { epoch, ..known };
+        let session = &mut world.members[who].session;
+        let frame = session.forge_commit(vec![import], &[], Vec::new()).unwrap();
+        hand_to_others(world, who, &frame);
+    }
+}
+
+fn shows_everyone_another_commit(world: &mut World, who: usize) {
+    let twin = world.members[who].session.own.as_ref().unwrap().steal();
+    let place = world.members[who].session.outbox.next();
+    for to in (0..world.members.len()).filter(|to| *to != who) {
+        let session = &mut world.members[who].session;
+        session.own = Some(twin.steal());
+        session.outbox = Outbox::at(place);
+        let frame = session.forge_commit(Vec::new(), &[], Vec::new()).unwrap();
+        world.hand(who, to, frame);
+        // It says nothing else: a liar that is believed holds healing up, see above.
+        world.cut.push((who, to));
+    }
+}
+
+fn repeats_everything(world: &mut World, who: usize) {
+    for (from, frame) in world.recorded.clone() {
+        let passed = DmlsSession::forward(index(from), &frame).unwrap();
+        for frame in [frame, passed] {
+            hand_to_others(world, who, &frame);
+        }
+    }
+}
+
+fn floods(world: &mut World, who: usize) {
+    for number in 0..100 {
+        let content = vec![0; 50 + number];
+        let session = &mut world.members[who].session;
+        let frame = session.forge(DmlsMessageType::Message, 1, &content).unwrap();
+        hand_to_others(world, who, &frame);
+    }
+    for member in &world.members {
+        let (frames, bytes) = held(&member.session);
+        assert!(frames <= 3 * 20 && bytes <= 3 * 100_000, "{frames} frames of {bytes} bytes");
+    }
+    let mut gigantic = vec![DmlsMessageType::Commit.into(), 0xff, 0xff, 0xff];
+    gigantic.resize(1000, 0);
+    hand_to_others(world, who, &gigantic.into());
+}
+
+// DM-19: whoever it is and whatever it does, the Send Groups of the others go on.
+#[test]
+fn each_member_in_turn_misbehaves_and_only_its_own_send_group_suffers() {
+    // OpenMLS seals nothing in a group in which an own leaf is proposed.
+    let misdeeds: [(Misdeed, bool); 5] = [
+        (sends_in_the_groups_of_others, false),
+        (imports_what_it_may_not, true),
+        (shows_everyone_another_commit, true),
+        (repeats_everything, true),
+        (floods, true),
+    ];
+    let policy = DmlsPolicy {
+        max_waiting_frames: 20,
+        max_waiting_bytes: 100_000,
+        max_frame_size: 50_000,
+        ..DmlsPolicy::manual()
+    };
+    for who in 0..4 {
+        for (number, (misdeed, updates)) in misdeeds.into_iter().enumerate() {
+            let mut world = Setup { policy, stores: true, ..Setup::default() }.joined(4);
+            for member in 0..4 {
+                if updates {
+                    world.act(member, DmlsSession::update).unwrap();
+                }
+                world.protect(member, b"before");
+            }
+            world.pass(Duration::from_secs(12));
+            world.clear();
+            misdeed(&mut world, who);
+            let others: Vec<_> = (0..4).filter(|other| *other != who).collect();
+            for &member in &others {
+                world.act(member, DmlsSession::update).unwrap();
+            }
+            world.pass(Duration::from_secs(12));
+            for &member in &others {
+                let has_committed = world.act(member, DmlsSession::commit).unwrap();
+                assert!(has_committed, "misdeed {number} of {who}, at {member}");
+                world.protect(member, b"unharmed");
+            }
+            world.pass(Duration::from_secs(12));
+            world.agree(&others);
+            for &at in &others {
+                for &from in others.iter().filter(|from| **from != at) {
+                    assert_eq!(world.data(at, from), [b"unharmed"]);
+                }
+                let refused = world.members[at].events.iter().filter_map(|event| match event {
+                    DmlsEvent::Refused { member, .. } => Some(*member),
+                    _ => None,
+                });
+                assert!(refused.into_iter().all(|member| member == index(who)));
+            }
+        }
+    }
+}

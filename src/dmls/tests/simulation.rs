@@ -38,7 +38,7 @@ struct Course {
     has_left: bool,
 }
 
-const STEPS: usize = 24;
+const STEPS: usize = 16;
 
 impl Run {
     fn policy(self, numbers: &mut Numbers) -> DmlsPolicy {
@@ -197,7 +197,7 @@ fn seeds(start: u64, count: u64) -> std::ops::Range<u64> {
 #[test]
 fn every_message_arrives_once_in_order_and_all_agree() {
     for seed in seeds(0, 12) {
-        let count = 3 + usize::try_from(seed % 4).unwrap();
+        let count = [3, 3, 4, 5][usize::try_from(seed % 4).unwrap()];
         let schedules = 240 / count;
         Run { count, schedules, leaf_replacement: true, ..Run::default() }.run(seed);
     }
@@ -207,7 +207,7 @@ fn every_message_arrives_once_in_order_and_all_agree() {
 #[test]
 fn the_same_without_leaf_replacement() {
     for seed in seeds(1_000_000, 8) {
-        Run { count: 4, schedules: 100, ..Run::default() }.run(seed);
+        Run { count: 3, schedules: 100, ..Run::default() }.run(seed);
     }
 }
 
