@@ -1,10 +1,11 @@
-//! What the targets in `fuzz/` run on the bytes of the fuzzer. Compiled with `--cfg fuzzing` only.
+//! What the targets in `fuzz/` run on the bytes of the fuzzer. Compiled with `--cfg fuzzing`, and for tests.
 //!
 //! Every function panics if something that must always hold does not. Keys are fresh in each run
 //! of the process, so bytes of the fuzzer alone would hardly ever pass a signature or an AEAD.
 //! Where that matters, the input says how a genuine message is to be edited: see [`Input`].
 
 mod connection;
+mod dmls;
 mod insider;
 mod resumption;
 mod seeds;
@@ -18,6 +19,7 @@ use bytes::BytesMut;
 
 pub use self::{
     connection::{connection_established, connection_initiator, connection_responder},
+    dmls::dmls,
     insider::connection_insider,
     resumption::resumption,
     seeds::seeds,
@@ -276,6 +278,12 @@ impl<'a> Input<'a> {
             self.edit(&mut message);
         }
         (message, true)
+    }
+
+    /// As [`Input::message`], but only a part of the input: its length is a byte in front.
+    fn part(&mut self, genuine: impl FnOnce() -> Vec<u8>) -> (Vec<u8>, bool) {
+        let length = usize::from(self.byte());
+        Input(self.bytes(length)).message(genuine)
     }
 
     /// Makes one edit.

@@ -91,7 +91,7 @@ mod config;
 mod crypto;
 mod dmls;
 pub mod error;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod group;

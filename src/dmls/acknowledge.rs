@@ -7,7 +7,7 @@ use super::{
 use crate::{
     error::{Error, PeerMisbehaved},
     time::Time,
-    wire::{Acknowledgement, DmlsMessageType, EpochRef, Received, encode_frame_part},
+    wire::{Acknowledgement, DIGEST_LEN, DmlsMessageType, EpochRef, Received, encode_frame_part},
 };
 
 impl DmlsSession {
@@ -29,9 +29,13 @@ impl DmlsSession {
         let entries = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.group.is_some() && peer.status == Status::Active)
+            .filter(|(_, peer)| peer.group.is_some() || peer.inbound.closed().is_some())
+            .filter(|(_, peer)| peer.is_active())
             .filter_map(|(&member, peer)| {
-                let newest = self.epochs.get(&member)?.reference(member);
+                let newest = match peer.inbound.closed() {
+                    Some(_) => refused(member),
+                    None => self.epochs.get(&member)?.reference(member),
+                };
                 Some(Received { newest, next: peer.inbound.next() })
             })
             .collect();
@@ -56,7 +60,8 @@ impl DmlsSession {
             }
             if newest.member == self.roster.me {
                 let own = self.epochs.get(&newest.member).map_or(0, |own| own.newest());
-                if *next > self.outbox.next() || newest.epoch > own {
+                let is_refusal = *newest == refused(self.roster.me);
+                if *next > self.outbox.next() || (newest.epoch > own && !is_refusal) {
                     return Err(PeerMisbehaved::InvalidHeader("of an Acknowledge").into());
                 }
                 if let Some(peer) = self.peers.get_mut(&member)
@@ -65,6 +70,16 @@ impl DmlsSession {
                     peer.received = *next;
                     self.acknowledgements = true;
                     peer.made_progress(now.monotonic);
+                }
+            }
+            if newest.member != self.roster.me
+                && let Some(peer) = self.peers.get_mut(&member)
+            {
+                let place = peer.places.entry(newest.member).or_default();
+                *place = (*place).max(*next);
+                self.acknowledgements = true;
+                if let Some(peer) = self.peers.get_mut(&newest.member) {
+                    peer.inbound.note_known(*next);
                 }
             }
             if newest.epoch > 0 {
@@ -87,7 +102,9 @@ impl DmlsSession {
             peer.made_progress(now.monotonic);
         }
         let known = self.epochs.get(&newest.member).and_then(|e| e.get(newest.epoch));
-        if known.is_some_and(|entry| entry.digest != newest.digest) {
+        if newest == refused(newest.member)
+            || known.is_some_and(|entry| entry.digest != newest.digest)
+        {
             self.events.push_back(DmlsEvent::Disagreement {
                 about: MemberIndex(newest.member),
                 reporter: MemberIndex(member),
@@ -98,7 +115,7 @@ impl DmlsSession {
     /// Erases keys of epochs, and frames, that nobody needs any more.
     pub(super) fn erase_acknowledged(&mut self) {
         let peers = || self.peers.iter().filter(|(_, peer)| peer.status != Status::Gone);
-        for (&member, epochs) in &mut self.epochs {
+        for (&member, epochs) in self.epochs.iter_mut().filter(|(_, epochs)| epochs.len() > 1) {
             let acknowledged = peers()
                 .filter(|(other, _)| **other != member)
                 .map(|(_, peer)| peer.acknowledged(member))
@@ -110,6 +127,7 @@ impl DmlsSession {
         if let Some(received) = active.map(|peer| peer.received).min() {
             self.outbox.trim(received);
         }
+        self.trim_kept();
     }
 
     /// Starts and stops the clocks of those who owe an acknowledgement.
@@ -133,6 +151,12 @@ impl DmlsSession {
             }
         }
     }
+}
+
+/// What is acknowledged of a member whose frames were refused: it is behind no update any more, and
+/// agrees to none.
+pub(super) fn refused(member: u16) -> EpochRef {
+    EpochRef { member, epoch: u64::MAX, digest: [0; DIGEST_LEN] }
 }
 
 /// It has not acknowledged everything.

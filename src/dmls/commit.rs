@@ -1,19 +1,20 @@
 //! Own commits (DM-04, DM-05, DM-08), and the own leaf in the Send Groups of others (DM-06).
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use super::{
     DmlsEvent, DmlsSession, MemberIndex,
+    acknowledge::refused,
     peer::{LeafUpdate, Peer, Proposed, Status},
     policy::{MAX_MESSAGES_OF_EPOCH, OWN_UNACKNOWLEDGED_UPDATES},
-    psk::{EpochEntry, psk_id},
+    psk::{EpochEntry, Epochs, psk_id},
     universe::Roster,
 };
 use crate::{
-    error::{CryptoError, Error, PeerMisbehaved},
-    group::send::{CommitPlan, LeafProposal, LeafSeed, MessageHeader, Psk},
+    error::{ApiMisuse, CryptoError, Error, InvalidMessage, PeerMisbehaved},
+    group::send::{CommitPlan, ContentType, LeafProposal, LeafSeed, MessageHeader, Psk, SendGroup},
     time::Time,
-    wire::{CommitFrame, DmlsMessageType, EpochRef, Frame, LeafHeader, encode_frame_part},
+    wire::{CommitFrame, DmlsMessageType, EpochRef, Frame, LeafHeader, Opaque, encode_frame_part},
 };
 
 /// What an own commit is for, besides removals that are due.
@@ -62,8 +63,11 @@ impl DmlsSession {
     /// Updates of others that are new, that all have acknowledged alike or long enough ago, and whose
     /// leaf is at hand.
     pub(super) fn incorporable(&self, now: Time) -> Vec<EpochRef> {
-        let own_epoch = self.own.epoch();
-        self.peers
+        let Some(own_epoch) = self.own.as_ref().map(SendGroup::epoch) else {
+            return Vec::new();
+        };
+        let candidates = self
+            .peers
             .iter()
             .filter(|(member, peer)| peer.is_active() && !self.removals.contains(member))
             .filter(|(_, peer)| peer.inbound.closed().is_none())
@@ -77,7 +81,31 @@ impl DmlsSession {
                     });
                 (newest.epoch > done && has_leaf && self.is_agreed(newest, now)).then_some(newest)
             })
-            .collect()
+            .collect();
+        self.without_conflicts(candidates)
+    }
+
+    /// Leaves out those whose leaf has the key of another one: keys are unique in a group, and one that
+    /// copies the key of somebody else must not keep out all the others. Who came first is believed.
+    fn without_conflicts(&self, mut candidates: Vec<EpochRef>) -> Vec<EpochRef> {
+        let Some(own) = self.own.as_ref().filter(|_| self.roster.leaf_replacement()) else {
+            return candidates;
+        };
+        if candidates.is_empty() {
+            return candidates;
+        }
+        let mut holders: HashMap<Vec<u8>, u32> =
+            own.encryption_keys().map(|(leaf, key)| (key, leaf)).collect();
+        candidates.sort_by_key(|import| self.epochs.get(&import.member).map(Epochs::newest_at));
+        candidates.retain(|import| {
+            let proposed = self.peers.get(&import.member).and_then(|peer| peer.proposal.as_ref());
+            let Some(Ok(key)) = proposed.map(|proposed| proposed.proposal.leaf.hpke_key()) else {
+                return false;
+            };
+            let leaf = Roster::leaf_in(self.roster.me, import.member);
+            *holders.entry(key).or_insert(leaf) == leaf
+        });
+        candidates
     }
 
     /// Everyone has the same version of this epoch, as far as can be known.
@@ -89,7 +117,9 @@ impl DmlsSession {
             self.peers.iter().filter(|(m, peer)| **m != newest.member && peer.is_active());
         let seen = |peer: &Peer| peer.seen.get(&newest.member).copied();
         let disagrees = others.clone().any(|(_, peer)| {
-            seen(peer).is_some_and(|s| s.epoch == newest.epoch && s.digest != newest.digest)
+            seen(peer).is_some_and(|s| {
+                s == refused(s.member) || (s.epoch == newest.epoch && s.digest != newest.digest)
+            })
         });
         let waited = now.monotonic.saturating_duration_since(epochs.newest_at());
         !disagrees
@@ -103,7 +133,7 @@ impl DmlsSession {
         if !wanted.update && imports.is_empty() && self.removals.is_empty() {
             return Ok(false);
         }
-        let (proposals, committed) = match self.build(&imports, wanted.update) {
+        let (body, seed) = match self.build(&imports, wanted.update) {
             // Proposals of others that do not fit together: this party goes on without them.
             Err(Error::PeerMisbehaved(PeerMisbehaved::InvalidLeaf(_))) => {
                 for import in imports.drain(..) {
@@ -118,8 +148,6 @@ impl DmlsSession {
             }
             result => result?,
         };
-        let (message, seed) = committed;
-        let body = CommitFrame { proposals, commit: message };
         self.send_in_order(now, DmlsMessageType::Commit, &encode_frame_part(&body)?)?;
         self.committed(now, &imports, seed)?;
         Ok(true)
@@ -127,14 +155,12 @@ impl DmlsSession {
 
     /// Makes the commit; the group is in its next epoch afterwards. An error of a misbehaving peer
     /// changes nothing.
-    #[allow(clippy::type_complexity)] // proposals, then what the group gave
     fn build(
         &mut self,
         imports: &[EpochRef],
         update: bool,
-    ) -> Result<(Vec<Vec<u8>>, (Vec<u8>, Option<LeafSeed>)), Error> {
+    ) -> Result<(CommitFrame, Option<LeafSeed>), Error> {
         const LOST: Error = Error::Crypto(CryptoError::Internal("an epoch to incorporate"));
-        let header = self.next_header(DmlsMessageType::Commit, imports.to_vec())?;
         let mut ids = Vec::with_capacity(imports.len());
         for import in imports {
             let member = self.roster.member(import.member).ok_or(LOST)?;
@@ -153,21 +179,33 @@ impl DmlsSession {
                 proposals.push(proposed.message.clone());
             }
         }
+        let header = self.next_header(DmlsMessageType::Commit, imports.to_vec(), Vec::new())?;
         let me = self.roster.me;
         let removals = self.removals.iter().map(|member| Roster::leaf_in(me, *member)).collect();
-        let plan = CommitPlan { psks, leaves, removals, update, authenticated_data: header };
-        let committed = self.own.commit(plan)?;
-        Ok((proposals, committed))
+        let plan = CommitPlan {
+            psks,
+            leaves,
+            removals,
+            update,
+            authenticated_data: header,
+            #[cfg(test)]
+            leaf: None,
+        };
+        let own = self.own.as_mut().ok_or(ApiMisuse::Closed)?;
+        let (commit, seed) = own.commit(plan)?;
+        let signature = Opaque(own.sign_commit(&proposals, &commit)?);
+        let proposals = proposals.into_iter().map(Opaque).collect();
+        Ok((CommitFrame { proposals, commit: Opaque(commit), signature }, seed))
     }
 
     /// Remembers what the own commit has done.
-    fn committed(
+    pub(super) fn committed(
         &mut self,
         now: Time,
         imports: &[EpochRef],
         seed: Option<LeafSeed>,
     ) -> Result<(), Error> {
-        let epoch = self.own.epoch();
+        let epoch = self.own.as_ref().ok_or(ApiMisuse::Closed)?.epoch();
         let update = seed.is_some();
         self.dirty = true;
         self.must_commit = false;
@@ -186,7 +224,8 @@ impl DmlsSession {
             peer.proposal = None;
         }
         if let Some(seed) = seed {
-            let entry = EpochEntry::of(&self.own, self.export_key_length())?;
+            let own = self.own.as_ref().ok_or(ApiMisuse::Closed)?;
+            let entry = EpochEntry::of(own, self.export_key_length())?;
             if let Some(own) = self.epochs.get_mut(&self.roster.me) {
                 own.insert(epoch, entry, now.monotonic);
             }
@@ -251,33 +290,45 @@ impl DmlsSession {
             return Err(PeerMisbehaved::UnexpectedMessage("LeafUpdate").into());
         }
         let message = MessageHeader::parse(frame.body())?;
-        if message.group_id != self.own.id() {
+        if message.content_type != ContentType::Proposal {
+            return Err(InvalidMessage::UnexpectedWireFormat("proposal").into());
+        }
+        let own = self.own.as_mut().ok_or(ApiMisuse::Closed)?;
+        if message.group_id != own.id() {
             return Err(PeerMisbehaved::UnknownSendGroup.into());
         }
-        let header = LeafHeader::decode(&message.authenticated_data)?;
+        let header = LeafHeader::decode(message.authenticated_data)?;
         if header.message_type != u8::from(frame.message_type) {
             return Err(PeerMisbehaved::InvalidHeader("another type").into());
         }
-        let Some(peer) = self.peers.get_mut(&member).filter(|peer| peer.is_active()) else {
-            return Ok(());
+        let is_stale = |member: u16| {
+            self.peers.get(&member).is_none_or(|peer| {
+                !peer.is_active()
+                    || peer.proposal.as_ref().is_some_and(|known| known.epoch >= header.epoch)
+                    || self.incorporated.get(&member).is_some_and(|done| *done >= header.epoch)
+            })
         };
-        let is_stale = message.epoch < self.own.epoch()
-            || peer.proposal.as_ref().is_some_and(|known| known.epoch >= header.epoch)
-            || self.incorporated.get(&member).is_some_and(|done| *done >= header.epoch);
-        if is_stale {
+        if message.epoch < own.epoch() || is_stale(member) {
             // Its sender will sign the leaf again when it sees what it has missed.
             return Ok(());
         }
-        let proposal = self.own.receive_proposal(frame.body())?;
-        if proposal.leaf_index != Roster::leaf_in(self.roster.me, member) {
-            return Err(PeerMisbehaved::InvalidLeaf("of somebody else").into());
+        let proposal = own.receive_proposal(frame.body())?;
+        // It can be opened once, so whoever passes it on must not use it up: it counts for whom it is of.
+        let member = self
+            .roster
+            .member_at(self.roster.me, proposal.leaf_index)
+            .ok_or(PeerMisbehaved::InvalidLeaf("of nobody"))?;
+        if is_stale(member) {
+            return Ok(());
         }
         let known = self.epochs.get(&member).and_then(|epochs| epochs.get(header.epoch));
         if known.is_some_and(|entry| entry.leaf != proposal.leaf) {
             return Err(PeerMisbehaved::InvalidLeaf("not that of the epoch").into());
         }
         let message = frame.body().to_vec();
-        peer.proposal = Some(Proposed { epoch: header.epoch, proposal, message });
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.proposal = Some(Proposed { epoch: header.epoch, proposal, message });
+        }
         Ok(())
     }
 

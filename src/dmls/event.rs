@@ -57,8 +57,17 @@ pub enum DmlsEvent {
         /// How.
         error: Error,
     },
-    /// Two members know different versions of one epoch of a third: either that one shows different
-    /// commits to different members, or the reporter lies. The epoch is not incorporated.
+    /// A frame that somebody has passed on as a member's is not good, and was dropped. If the member did
+    /// make it, nothing that follows can be processed; otherwise the genuine one still comes.
+    Discarded {
+        /// Whose frame it was said to be.
+        member: MemberIndex,
+        /// What is wrong with it.
+        error: Error,
+    },
+    /// Two members know different versions of one epoch of a third, or one of them has refused a frame
+    /// of it: either that one shows different frames to different members, or the reporter lies. The
+    /// epoch is not incorporated.
     Disagreement {
         /// Whose Send Group it is about.
         about: MemberIndex,
@@ -91,6 +100,9 @@ impl std::fmt::Debug for DmlsEvent {
             Self::RemovedSelf { by } => f.debug_struct("RemovedSelf").field("by", by).finish(),
             Self::Refused { member, error } => {
                 f.debug_struct("Refused").field("member", member).field("error", error).finish()
+            }
+            Self::Discarded { member, error } => {
+                f.debug_struct("Discarded").field("member", member).field("error", error).finish()
             }
             Self::Disagreement { about, reporter } => f
                 .debug_struct("Disagreement")

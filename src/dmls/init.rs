@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::{
     DmlsEvent, DmlsKeyPackages, DmlsPolicy, DmlsSession, DmlsUniverse, MemberIndex, Outbox,
+    message::split_bulk,
     peer::Peer,
     psk::Epochs,
     store::Stored,
@@ -21,12 +22,14 @@ use crate::{
     group::{
         Retention,
         send::{
-            JoinedSendGroup, KeyPackages, MemberKeyPackage, MessageHeader, NewSendGroup, SendGroup,
+            ContentType, JoinedSendGroup, KeyPackages, MemberKeyPackage, MessageHeader,
+            NewSendGroup, SendGroup,
         },
     },
     time::Time,
     wire::{
-        DmlsMessageType, Frame, FrameHeader, UniverseFrame, UniverseParameters, encode_frame_part,
+        CommitFrame, DmlsMessageType, Frame, FrameHeader, Opaque, UniverseFrame,
+        UniverseParameters, encode_frame_part,
     },
 };
 
@@ -131,8 +134,10 @@ impl DmlsSession {
         }
         let mut session = Self::begin(config, policy, roster, packages, now)?;
         session.key_packages = Some(key_packages.inner);
-        for member in session.roster.members.iter_mut().skip(1) {
-            member.group_id = derived_id(&session.own, &member.identity)?;
+        if let Some(own) = &session.own {
+            for member in session.roster.members.iter_mut().skip(1) {
+                member.group_id = derived_id(own, &member.identity)?;
+            }
         }
         let declaration = UniverseFrame {
             parameters,
@@ -189,7 +194,7 @@ impl DmlsSession {
             config,
             policy,
             roster,
-            own,
+            own: Some(own),
             outbox: Outbox::default(),
             seed: None,
             key_packages: None,
@@ -399,29 +404,43 @@ pub(super) fn retention(config: &Config) -> Retention {
     }
 }
 
-/// The header of a frame that has a place in the order, and the epoch for which it is good.
-pub(super) fn header_of(frame: &Frame) -> Result<(FrameHeader, Option<MessageHeader>), Error> {
+/// The header of a frame that has a place in the order, and the ID of the group it is for.
+pub(super) fn header_of(frame: &Frame) -> Result<(FrameHeader, Option<Vec<u8>>), Error> {
     if frame.message_type == DmlsMessageType::Welcome {
         let header = FrameHeader {
             message_type: frame.message_type.into(),
             sequence: 0,
             resumed_from: None,
             imports: Vec::new(),
+            digest: Opaque::default(),
         };
         return Ok((header, None));
     }
+    let commit;
     let message = match frame.message_type {
         DmlsMessageType::Commit => {
-            MessageHeader::parse(&crate::wire::CommitFrame::decode(frame.body())?.commit)?
+            commit = CommitFrame::decode(frame.body())?.commit;
+            MessageHeader::parse(&commit.0)?
         }
+        DmlsMessageType::BulkMessage => MessageHeader::parse(split_bulk(frame.body())?.0)?,
         _ => MessageHeader::parse(frame.body())?,
     };
-    let header = FrameHeader::decode(&message.authenticated_data)?;
+    let header = FrameHeader::decode(message.authenticated_data)?;
     if header.message_type != u8::from(frame.message_type) {
         return Err(PeerMisbehaved::InvalidHeader("another type").into());
+    }
+    let expected = match frame.message_type {
+        DmlsMessageType::Commit => ContentType::Commit,
+        _ => ContentType::Application,
+    };
+    if message.content_type != expected {
+        return Err(InvalidMessage::UnexpectedWireFormat(frame.message_type.name()).into());
+    }
+    if (frame.message_type == DmlsMessageType::BulkMessage) == header.digest.0.is_empty() {
+        return Err(PeerMisbehaved::InvalidHeader("the digest").into());
     }
     if header.sequence == 0 || header.sequence == u64::MAX {
         return Err(InvalidMessage::Malformed("place of a frame").into());
     }
-    Ok((header, Some(message)))
+    Ok((header, Some(message.group_id.to_vec())))
 }

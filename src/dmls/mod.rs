@@ -23,7 +23,11 @@
 mod acknowledge;
 mod commit;
 mod event;
+mod forward;
 mod init;
+#[cfg(any(fuzzing, test))]
+mod insider;
+mod message;
 mod order;
 mod outbox;
 mod peer;
@@ -52,7 +56,9 @@ pub use self::{
     policy::DmlsPolicy,
     universe::{DmlsKeyPackages, DmlsMember, DmlsUniverse, MemberIndex},
 };
-use self::{outbox::Outbox, peer::Peer, psk::Epochs, store::Stored, universe::Roster};
+use self::{
+    message::Bulk, outbox::Outbox, peer::Peer, psk::Epochs, store::Stored, universe::Roster,
+};
 use crate::{
     auth::PeerIdentity,
     config::Config,
@@ -60,7 +66,7 @@ use crate::{
     error::{ApiMisuse, Error},
     group::send::{KeyPackages, LeafSeed, SendGroup},
     time::Time,
-    wire::{DmlsMessageType, Frame, FrameHeader, encode_frame_part},
+    wire::{DmlsMessageType, EpochRef, Frame, FrameHeader, Opaque, TAG_LEN, encode_frame_part},
 };
 
 /// To whom a frame is to be delivered.
@@ -95,7 +101,8 @@ pub struct DmlsSession {
     config: Arc<Config>,
     policy: DmlsPolicy,
     roster: Roster,
-    own: SendGroup,
+    /// Until this party is removed.
+    own: Option<SendGroup>,
     outbox: Outbox,
     /// The material of the own leaf, and the own epoch that has it.
     seed: Option<(u64, LeafSeed)>,
@@ -132,8 +139,11 @@ pub struct DmlsSession {
 impl DmlsSession {
     /// Takes a frame that the member `from` has sent, in its envelope.
     ///
-    /// Who sent it is for the transport to know. A frame that does not belong to `from` is refused; if
-    /// the transport errs or lies, frames of that member are refused, lost or late, and nothing worse.
+    /// Who sent it is for the transport to know. A frame that does not belong to `from` is refused. A
+    /// transport that lets somebody else speak for `from` can end the processing of that member's frames,
+    /// as if it had broken the rules, and do nothing worse. Where it cannot know, behind a relay for
+    /// example, use [`handle_forwarded`](Self::handle_forwarded) for all frames but LeafUpdate, Resend and
+    /// ResendOf.
     ///
     /// # Errors
     ///
@@ -162,15 +172,32 @@ impl DmlsSession {
     /// [`ApiMisuse::Closed`] if this party was removed, [`ApiMisuse::MessageTooLong`] if the data does
     /// not fit into a frame.
     pub fn protect(&mut self, now: Time, data: &[u8]) -> Result<(), Error> {
+        self.protect_all(now, &[data])
+    }
+
+    /// Protects several messages, as [`DmlsSession::protect`] does one after the other, with one
+    /// signature for as many as fit into a frame. The receivers get them one by one.
+    ///
+    /// A signature, and its verification at each receiver, cost more than anything else about a short
+    /// message: who has several to send should not send them alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`DmlsSession::protect`]. If a message is too long, none is sent.
+    pub fn protect_all(&mut self, now: Time, messages: &[&[u8]]) -> Result<(), Error> {
         self.alive()?;
         // Header, signature, tags and lengths take less.
-        if data.len() > self.policy.max_frame_size - 1024 {
+        let limit = self.policy.max_frame_size - 1024;
+        if messages.iter().any(|message| message.len() > limit) {
             return Err(ApiMisuse::MessageTooLong.into());
         }
-        let result = self
-            .commit_before_protecting(now)
-            .and_then(|()| self.send_sealed(now, DmlsMessageType::Message, data));
-        self.messages_since_update = self.messages_since_update.saturating_add(1);
+        let result = message::batches(messages, limit).into_iter().try_for_each(|batch| {
+            let batch = messages.get(batch).unwrap_or_default();
+            self.commit_before_protecting(now)?;
+            let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+            self.messages_since_update = self.messages_since_update.saturating_add(count);
+            self.send_messages(now, batch)
+        });
         self.remember_death(result)
     }
 
@@ -254,7 +281,8 @@ impl DmlsSession {
         if let Some(error) = &self.dead {
             return Err(error.clone());
         }
-        if self.dirty && !self.out.is_empty() {
+        // Keys that are not needed any more have to go from the store, too.
+        if self.dirty && (!self.out.is_empty() || self.removed_by.is_some()) {
             let result = self.persist();
             self.remember_death(result)?;
             self.dirty = false;
@@ -311,7 +339,7 @@ impl DmlsSession {
 
     fn group_of(&self, member: u16) -> Option<&SendGroup> {
         if member == self.roster.me {
-            return Some(&self.own);
+            return self.own.as_ref();
         }
         self.peers.get(&member)?.group.as_ref()
     }
@@ -345,6 +373,20 @@ impl DmlsSession {
         Ok(())
     }
 
+    /// Seals application data as one frame.
+    fn send_messages(&mut self, now: Time, messages: &[&[u8]]) -> Result<(), Error> {
+        let content = message::encode(messages, TAG_LEN)?;
+        if content.len() <= message::BULK_FROM {
+            return self.send_sealed(now, DmlsMessageType::Message, &content);
+        }
+        self.commit_if_restored(now)?;
+        let suite = self.own.as_ref().ok_or(ApiMisuse::Closed)?.suite();
+        let Bulk { ciphertext, key, digest } = Bulk::seal(&self.config.crypto, suite, content)?;
+        let sealed = self.seal(DmlsMessageType::BulkMessage, &key, digest)?;
+        let body = message::encode_bulk(&sealed, &ciphertext)?;
+        self.send_in_order(now, DmlsMessageType::BulkMessage, &body)
+    }
+
     /// Seals data as a frame with a place in the order, for everyone.
     fn send_sealed(
         &mut self,
@@ -352,23 +394,44 @@ impl DmlsSession {
         message_type: DmlsMessageType,
         data: &[u8],
     ) -> Result<(), Error> {
+        self.commit_if_restored(now)?;
+        let message = self.seal(message_type, data, Vec::new())?;
+        self.send_in_order(now, message_type, &message)
+    }
+
+    fn commit_if_restored(&mut self, now: Time) -> Result<(), Error> {
         if self.must_commit {
             self.commit_own(now, commit::Wanted { update: true, incorporate: false })?;
         }
-        let header = self.next_header(message_type, Vec::new())?;
-        let message = self.own.seal(header, data)?;
-        self.send_in_order(now, message_type, &message)
+        Ok(())
+    }
+
+    /// Seals data as an MLSMessage. `digest`: the hash of what goes beside it into the frame.
+    fn seal(
+        &mut self,
+        message_type: DmlsMessageType,
+        data: &[u8],
+        digest: Vec<u8>,
+    ) -> Result<Vec<u8>, Error> {
+        let header = self.next_header(message_type, Vec::new(), digest)?;
+        self.own.as_mut().ok_or(ApiMisuse::Closed)?.seal(header, data)
     }
 
     /// The header of the next frame that has a place in the order.
     fn next_header(
         &self,
         message_type: DmlsMessageType,
-        imports: Vec<crate::wire::EpochRef>,
+        imports: Vec<EpochRef>,
+        digest: Vec<u8>,
     ) -> Result<Vec<u8>, Error> {
         let (sequence, resumed_from) = self.outbox.place();
-        let header =
-            FrameHeader { message_type: message_type.into(), sequence, resumed_from, imports };
+        let header = FrameHeader {
+            message_type: message_type.into(),
+            sequence,
+            resumed_from,
+            imports,
+            digest: Opaque(digest),
+        };
         Ok(encode_frame_part(&header)?)
     }
 
@@ -398,7 +461,7 @@ impl fmt::Debug for DmlsSession {
         f.debug_struct("DmlsSession")
             .field("me", &self.me())
             .field("members", &self.members().count())
-            .field("epoch", &self.own.epoch())
+            .field("epoch", &self.epoch(self.me()))
             .finish_non_exhaustive()
     }
 }

@@ -24,7 +24,22 @@ pub(super) struct Outbox {
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Sent {
     sequence: u64,
-    frame: Vec<u8>,
+    #[serde(with = "frame")]
+    frame: Bytes,
+}
+
+/// A frame is stored as its bytes.
+mod frame {
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(frame: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        (**frame).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        Vec::deserialize(from).map(Bytes::from)
+    }
 }
 
 impl Outbox {
@@ -40,6 +55,12 @@ impl Outbox {
         }
     }
 
+    /// One whose next frame has this place.
+    #[cfg(test)]
+    pub(super) fn at(next: u64) -> Self {
+        Self { next, ..Self::default() }
+    }
+
     /// The place of the next frame, and what its header says of lost places.
     pub(super) fn place(&self) -> (u64, Option<u64>) {
         (self.next, self.resumed_from)
@@ -47,7 +68,7 @@ impl Outbox {
 
     /// Keeps the next frame. `is_awaited`: it is to be acknowledged.
     pub(super) fn push(&mut self, frame: &Bytes, is_awaited: bool, max_bytes: usize) {
-        self.kept.push_back(Sent { sequence: self.next, frame: frame.to_vec() });
+        self.kept.push_back(Sent { sequence: self.next, frame: frame.clone() });
         self.bytes += frame.len();
         self.next = self.next.saturating_add(1);
         self.resumed_from = None;
@@ -78,7 +99,7 @@ impl Outbox {
         self.kept
             .range(start..)
             .take_while(move |sent| sent.sequence < end)
-            .map(|sent| Bytes::copy_from_slice(&sent.frame))
+            .map(|sent| sent.frame.clone())
     }
 
     pub(super) fn next(&self) -> u64 {

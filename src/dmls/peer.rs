@@ -23,6 +23,8 @@ pub(super) struct Peer {
     pub(super) seen: BTreeMap<u16, EpochRef>,
     /// The place of the first own frame that it has not acknowledged.
     pub(super) received: u64,
+    /// The place of the first frame of each other member that it has not got, as it says.
+    pub(super) places: BTreeMap<u16, u64>,
     /// The leaf that it proposes for the own Send Group.
     pub(super) proposal: Option<Proposed>,
     /// The leaf that was proposed for its Send Group.
@@ -33,11 +35,14 @@ pub(super) struct Peer {
     /// When to send something again that it has not acknowledged.
     pub(super) repeat_at: Option<Instant>,
     pub(super) repeats: u32,
-    /// When its last Resend was answered.
+    /// When its last Resend was answered, and its last ResendOf about each other member.
     pub(super) resent_at: Option<Instant>,
+    pub(super) forwarded_at: BTreeMap<u16, Instant>,
     pub(super) updated_at: Instant,
     /// Who has removed it from its own Send Group (DM-12).
     pub(super) removed_by: BTreeSet<u16>,
+    /// Which place the next own frame had when it was gone.
+    pub(super) gone_at: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,7 @@ impl Peer {
             inbound: Inbound::starting_at(0),
             seen: BTreeMap::new(),
             received: 0,
+            places: BTreeMap::new(),
             proposal: None,
             leaf_update: None,
             owing_since: None,
@@ -81,8 +87,10 @@ impl Peer {
             repeat_at: None,
             repeats: 0,
             resent_at: None,
+            forwarded_at: BTreeMap::new(),
             updated_at: now,
             removed_by: BTreeSet::new(),
+            gone_at: None,
         }
     }
 

@@ -18,6 +18,9 @@ pub(super) const MAX_MESSAGES_OF_EPOCH: u32 = 1 << 15;
 /// Frames that one Resend gets.
 pub(super) const RESEND_BATCH: usize = 64;
 
+/// Bytes of the same, unless one frame has more: asking costs little, so answering must not cost much.
+pub(super) const RESEND_BYTES: usize = 1 << 20;
+
 /// Longest wait between two repetitions, as a multiple of the first.
 pub(super) const MAX_BACKOFF: u32 = 64;
 
@@ -69,6 +72,9 @@ pub struct DmlsPolicy {
     /// Own frames that are kept for members that have not acknowledged them, in bytes. A member that
     /// needs one that is no longer kept is lost, and will be removed. Default: 16 MiB.
     pub max_kept_bytes: usize,
+    /// Frames of all others that are kept for members that have not acknowledged them, in bytes, to be
+    /// passed on if their sender cannot send them again. 0: none. Default: 32 MiB.
+    pub max_forwarded_bytes: usize,
 }
 
 impl DmlsPolicy {
@@ -89,8 +95,8 @@ impl DmlsPolicy {
         if self.update_messages == 0 {
             return out_of_range("update_messages must be at least 1");
         }
-        if self.max_frame_size < 4096 || self.max_frame_size > 0xff_ffff {
-            return out_of_range("max_frame_size must be 4096 bytes to 16 MiB");
+        if self.max_frame_size < 4096 || self.max_frame_size > 0xff_ff00 {
+            return out_of_range("max_frame_size must be 4096 bytes to 16 MiB less 256 bytes");
         }
         if self.max_waiting_frames == 0 || self.max_waiting_bytes < self.max_frame_size {
             return out_of_range("at least one frame must be able to wait");
@@ -127,6 +133,7 @@ impl Default for DmlsPolicy {
             max_waiting_frames: 1024,
             max_waiting_bytes: 4 << 20,
             max_kept_bytes: 16 << 20,
+            max_forwarded_bytes: 32 << 20,
         }
     }
 }

@@ -4,12 +4,11 @@
 use bytes::Bytes;
 
 use super::{
-    DmlsEvent, DmlsSession, MemberIndex,
-    init::header_of,
-    order::{Offer, Waiting},
+    DmlsEvent, DmlsSession, MemberIndex, message,
+    order::{Offer, Source, Waiting},
     peer::Status,
-    policy::{MAX_UNACKNOWLEDGED_UPDATES, RESEND_BATCH},
-    psk::{EpochEntry, psk_id},
+    policy::{MAX_UNACKNOWLEDGED_UPDATES, RESEND_BATCH, RESEND_BYTES},
+    psk::{EpochEntry, Epochs, psk_id},
     universe::Roster,
 };
 use crate::{
@@ -46,7 +45,7 @@ impl DmlsSession {
 
     pub(super) fn receive(&mut self, now: Time, member: u16, frame: Bytes) -> Result<(), Error> {
         let frame = Frame::parse(frame, self.policy.max_frame_size)?;
-        let Some(peer) = self.peers.get_mut(&member) else {
+        let Some(peer) = self.peers.get(&member) else {
             return Err(ApiMisuse::UnknownMember.into());
         };
         if peer.status == Status::Gone {
@@ -55,30 +54,21 @@ impl DmlsSession {
         match frame.message_type {
             DmlsMessageType::LeafUpdate => return self.handle_leaf_update(member, &frame),
             DmlsMessageType::Resend => return self.handle_resend(now, member, &frame),
+            DmlsMessageType::ResendOf => return self.handle_resend_of(now, member, &frame),
+            DmlsMessageType::Forwarded => {
+                let (of, frame) = frame.forwarded()?;
+                return self.receive_forwarded(of, frame);
+            }
             DmlsMessageType::Universe | DmlsMessageType::KeyPackages => {
                 return Err(PeerMisbehaved::UnexpectedMessage(frame.message_type.name()).into());
             }
             DmlsMessageType::Welcome
             | DmlsMessageType::Commit
             | DmlsMessageType::Message
+            | DmlsMessageType::BulkMessage
             | DmlsMessageType::Acknowledge => {}
         }
-        let (header, message) = header_of(&frame)?;
-        // DM-10, DM-19
-        if let Some(message) = message {
-            let group_id = self.roster.member(member).map(|known| &known.group_id);
-            if group_id != Some(&message.group_id) {
-                let is_known =
-                    self.roster.members.iter().any(|known| known.group_id == message.group_id);
-                let error = if is_known {
-                    PeerMisbehaved::NotTheOwner
-                } else {
-                    PeerMisbehaved::UnknownSendGroup
-                };
-                return Err(error.into());
-            }
-        }
-        if peer.inbound.offer(&self.policy, header, frame) == Offer::Duplicate {
+        if self.queue(member, frame, Source::Sender)? == Offer::Duplicate {
             // Its sender does not know that it has arrived.
             self.owe_acknowledgement(now, false);
         }
@@ -103,6 +93,7 @@ impl DmlsSession {
                 break;
             }
         }
+        self.bound_kept();
         for peer in self.peers.values_mut() {
             peer.inbound.look_for_gap(now.monotonic);
         }
@@ -111,16 +102,18 @@ impl DmlsSession {
 
     /// Processes one frame of a member. `false`: none can be now.
     fn step(&mut self, now: Time, member: u16) -> Result<bool, Error> {
-        let Some(Waiting { header, frame }) =
+        let Some(Waiting { header, frame, source }) =
             self.peers.get(&member).and_then(|peer| peer.inbound.head())
         else {
             return Ok(false);
         };
-        let (header, frame) = (header.clone(), frame.clone());
+        let (header, frame, source) = (header.clone(), frame.clone(), *source);
         let result = match frame.message_type {
             DmlsMessageType::Welcome => self.join(member, frame.body()).map(|()| Step::Done),
             DmlsMessageType::Commit => self.handle_commit(now, member, &header, &frame),
-            DmlsMessageType::Message => self.handle_message(member, &frame),
+            DmlsMessageType::Message | DmlsMessageType::BulkMessage => {
+                self.handle_message(member, &header, &frame)
+            }
             _ => self.handle_acknowledge(now, member, &frame),
         };
         let Some(peer) = self.peers.get_mut(&member) else {
@@ -137,22 +130,48 @@ impl DmlsSession {
                 Ok(true)
             }
             Err(error @ (Error::Crypto(_) | Error::Store(_))) => Err(error),
+            // DM-19: it may be somebody else's.
+            Err(error) if source == Source::Forwarder => {
+                peer.inbound.drop_head();
+                self.events.push_back(DmlsEvent::Discarded { member: MemberIndex(member), error });
+                Ok(true)
+            }
             // DM-19
             Err(error) => {
                 peer.inbound.close(error.clone());
+                // The others are told: an update that somebody cannot follow is for nobody.
+                self.owe_acknowledgement(now, true);
                 self.events.push_back(DmlsEvent::Refused { member: MemberIndex(member), error });
                 Ok(false)
             }
         }
     }
 
-    fn handle_message(&mut self, member: u16, frame: &Frame) -> Result<Step, Error> {
+    fn handle_message(
+        &mut self,
+        member: u16,
+        header: &FrameHeader,
+        frame: &Frame,
+    ) -> Result<Step, Error> {
         let peer = self.peers.get_mut(&member).ok_or(PeerMisbehaved::UnknownSendGroup)?;
         let group = peer.group.as_mut().ok_or(PeerMisbehaved::UnexpectedMessage("Message"))?;
-        let mut opened = group.open(frame.body())?;
+        let (crypto, suite) = (&self.config.crypto, group.suite());
+        let content = if frame.message_type == DmlsMessageType::BulkMessage {
+            let (message, ciphertext) = message::split_bulk(frame.body())?;
+            // The message can be opened once: not for another ciphertext that somebody has put there.
+            if crypto.hash(suite, ciphertext)? != header.digest.0 {
+                return Err(PeerMisbehaved::BadRecordMac.into());
+            }
+            let key = group.open(message)?.data;
+            message::open_bulk(crypto, suite, &key, ciphertext)?
+        } else {
+            std::mem::take(&mut *group.open(frame.body())?.data)
+        };
+        let messages = message::decode(&content.into())?;
         if peer.status == Status::Active {
-            let data = Bytes::from(std::mem::take(&mut *opened.data));
-            self.events.push_back(DmlsEvent::Message { from: MemberIndex(member), data });
+            let from = MemberIndex(member);
+            let events = messages.into_iter().map(|data| DmlsEvent::Message { from, data });
+            self.events.extend(events);
         }
         Ok(Step::Done)
     }
@@ -205,7 +224,8 @@ impl DmlsSession {
         }
         let peer = self.peers.get_mut(&member).ok_or(OUT_OF_PLACE)?;
         let group = peer.group.as_mut().ok_or(OUT_OF_PLACE)?;
-        let staged = group.stage(&body.proposals, &body.commit, &psks)?;
+        let proposals: Vec<_> = body.proposals.into_iter().map(|proposal| proposal.0).collect();
+        let staged = group.stage(&proposals, &body.commit.0, &body.signature.0, &psks)?;
         drop(psks);
         let removed = self.check_commit(member, &header.imports, &ids, &staged)?;
         self.apply_commit(now, member, &header.imports, &removed, staged)?;
@@ -261,6 +281,14 @@ impl DmlsSession {
                 }
             }
         }
+        // Whoever copies this party's key could keep its leaf out of other Send Groups, where keys are
+        // unique.
+        if let Some(leaf) = &staged.update {
+            let mut own = self.epochs.get(&self.roster.me).into_iter().flat_map(Epochs::iter);
+            if own.any(|(_, entry)| entry.leaf.encryption_key == leaf.encryption_key) {
+                return Err(PeerMisbehaved::InvalidLeaf("the key of somebody else").into());
+            }
+        }
         let mut removed = Vec::with_capacity(staged.removals.len());
         for leaf in &staged.removals {
             let who = self.roster.member_at(member, *leaf);
@@ -291,7 +319,7 @@ impl DmlsSession {
             }
             return Ok(());
         }
-        let update = staged.update;
+        let update = staged.update.is_some();
         let group = peer.group.as_mut().ok_or(LOST)?;
         group.apply(staged)?;
         let epoch = group.epoch();
@@ -336,11 +364,20 @@ impl DmlsSession {
             return Ok(());
         }
         peer.resent_at = Some(now.monotonic);
-        let frames: Vec<Bytes> =
-            self.outbox.range(wanted.first, wanted.end).take(RESEND_BATCH).collect();
-        for frame in frames {
+        for frame in batch(self.outbox.range(wanted.first, wanted.end)) {
             self.send_to(member, frame);
         }
         Ok(())
     }
+}
+
+/// As many frames as a Resend gets. One at least, however long.
+pub(super) fn batch(frames: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
+    let mut bytes = 0_usize;
+    let fits = |frame: &Bytes| {
+        let is_first = bytes == 0;
+        bytes += frame.len();
+        is_first || bytes <= RESEND_BYTES
+    };
+    frames.take(RESEND_BATCH).take_while(fits).collect()
 }

@@ -20,6 +20,9 @@ impl DmlsSession {
             self.forget_everything();
             return;
         }
+        // Who was removed before cannot remove. If somebody who stays saw it the other way round, that
+        // one's commit will say so.
+        let is_removed = self.peers.get(&by).is_some_and(|peer| !peer.is_active());
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
@@ -28,6 +31,9 @@ impl DmlsSession {
         if by != self.roster.me {
             peer.removed_by.insert(by);
         }
+        if is_removed {
+            return;
+        }
         if peer.status == Status::Active {
             peer.status = Status::Leaving;
             peer.proposal = None;
@@ -35,6 +41,7 @@ impl DmlsSession {
             self.removals.insert(member);
             self.events
                 .push_back(DmlsEvent::Removed { member: MemberIndex(member), by: MemberIndex(by) });
+            self.forget_known(member);
             if self.peers.values().all(|peer| peer.group.is_some() || !peer.is_active()) {
                 self.key_packages = None;
             }
@@ -69,6 +76,7 @@ impl DmlsSession {
                 peer.status = Status::Gone;
                 peer.group = None;
                 peer.inbound.close(ApiMisuse::UnknownMember.into());
+                peer.gone_at = Some(self.outbox.next());
             }
             if let Some(epochs) = self.epochs.get_mut(&member) {
                 epochs.clear();
@@ -79,6 +87,7 @@ impl DmlsSession {
 
     /// This party was removed: it needs no keys any more.
     fn forget_everything(&mut self) {
+        self.own = None;
         self.seed = None;
         self.key_packages = None;
         self.removals.clear();
@@ -86,6 +95,7 @@ impl DmlsSession {
             peer.group = None;
             peer.proposal = None;
             peer.leaf_update = None;
+            peer.inbound.trim_kept(u64::MAX);
         }
         self.epochs.values_mut().for_each(Epochs::clear);
         self.dirty = true;

@@ -57,8 +57,8 @@ struct Blob {
     parameters: Vec<u8>,
     suites: Vec<u16>,
     members: Vec<MemberBlob>,
-    own_suite: u16,
-    own_group: Secret,
+    /// Suite and group, unless this party was removed.
+    own: Option<(u16, Secret)>,
     seed: Option<(u64, Secret)>,
     key_packages: Option<(Secret, Vec<Vec<u8>>)>,
     next: u64,
@@ -244,8 +244,10 @@ impl DmlsSession {
                     group_id: member.group_id.clone(),
                 })
                 .collect(),
-            own_suite: self.own.suite().id(),
-            own_group: self.own.snapshot()?,
+            own: match &self.own {
+                Some(own) => Some((own.suite().id(), own.snapshot()?)),
+                None => None,
+            },
             seed: seed.map(|(epoch, s)| (*epoch, Zeroizing::new(s.as_bytes().to_vec()))),
             key_packages,
             next: self.outbox.next(),
@@ -305,7 +307,13 @@ impl DmlsSession {
             let id = &roster.member(member)?.group_id;
             SendGroup::restore(snapshot, id, CipherSuite::from_id(suite)?, identity, crypto)
         };
-        let own = restore(roster.me, blob.own_suite, &blob.own_group)?;
+        let own = match &blob.own {
+            Some((suite, snapshot)) => Some(restore(roster.me, *suite, snapshot)?),
+            None => None,
+        };
+        if own.is_none() != blob.removed_by.is_some() {
+            return None;
+        }
         let mut peers = BTreeMap::new();
         for peer in blob.peers {
             let group = match &peer.group {

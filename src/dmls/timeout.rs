@@ -62,6 +62,7 @@ impl DmlsSession {
         for (member, missing) in asks {
             let frame = Frame::new(DmlsMessageType::Resend, &encode_frame_part(&missing)?)?;
             self.send_to(member, frame.encoded().clone());
+            self.ask_others(member, missing)?;
         }
         Ok(())
     }

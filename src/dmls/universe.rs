@@ -19,7 +19,7 @@ use crate::{
     },
     time::Time,
     wire::{
-        DmlsMessageType, Frame, KeyPackagesFrame, UniverseFrame, UniverseParameters,
+        DmlsMessageType, Frame, KeyPackagesFrame, Opaque, UniverseFrame, UniverseParameters,
         encode_frame_part,
     },
 };
@@ -113,8 +113,9 @@ impl DmlsKeyPackages {
     pub fn new(config: &Config, now: Time) -> Result<Self, Error> {
         let suites = config.cipher_suites();
         let inner = KeyPackages::new(&config.crypto, suites, &config.identity, now.calendar)?;
-        let body =
-            encode_frame_part(&KeyPackagesFrame { key_packages: inner.messages().to_vec() })?;
+        let body = encode_frame_part(&KeyPackagesFrame {
+            key_packages: inner.messages().iter().cloned().map(Opaque).collect(),
+        })?;
         let frame = Frame::new(DmlsMessageType::KeyPackages, &body)?.encoded().clone();
         Ok(Self { inner, frame })
     }
@@ -170,7 +171,7 @@ impl Candidate {
     ) -> Result<Self, Error> {
         let mut key_packages: Vec<MemberKeyPackage> = Vec::new();
         for message in frame.key_packages.iter().take(2 * CipherSuite::ALL.len()) {
-            match MemberKeyPackage::parse(&config.crypto, suites, message, now.calendar) {
+            match MemberKeyPackage::parse(&config.crypto, suites, &message.0, now.calendar) {
                 Ok(package) => key_packages.push(package),
                 // It is for those who have the suite.
                 Err(Error::PeerIncompatible(PeerIncompatible::CipherSuite(_))) => {}

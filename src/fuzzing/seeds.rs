@@ -89,6 +89,14 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("resumption", vec![0, 1, 4, 0, 2]),
         ("resumption", vec![0, 0, 1, 3, 0, 0, 0, 4]),
         ("resumption", vec![1, 1, 0, 100, 0, 1]),
+        // Messages, updates, commits with them, a second, everything delivered.
+        ("dmls", vec![0, 9, 0, 1, 9, 0, 2, 0, 3, 12, 2, 1, 3, 12, 0, 80, 1, 3, 12]),
+        // A frame of Mallory's that is edited; one of another member, passed on; one that is no frame.
+        ("dmls", vec![4, 0, 0, 0, 60, 0, 1, 0, 9, 0, 5, 1, 0, 0, 200, 0, 1, 6, 4, 6, 0, 0, 0]),
+        // Acknowledgements, places in the future, commits that import what is not there.
+        ("dmls", vec![7, 7, 0, 3, 1, 2, 3, 8, 3, 0, 9, 1, 0, 2, 0, 3, 12, 9, 0, 1, 0, 9, 1, 1]),
+        // Questions for frames, of Mallory's own and of others.
+        ("dmls", vec![0, 9, 0, 1, 10, 0, 0, 255, 11, 1, 0, 255, 11, 9, 0, 1, 3, 12]),
     ]
 }
 

@@ -38,6 +38,12 @@ pub enum DmlsMessageType {
     Acknowledge = 7,
     /// Asks the receiver to send frames again.
     Resend = 8,
+    /// Asks the receiver to pass on frames of another member.
+    ResendOf = 9,
+    /// A frame of another member, passed on.
+    Forwarded = 10,
+    /// Application data that is longer, encrypted and hashed once instead of signed.
+    BulkMessage = 11,
 }
 
 impl DmlsMessageType {
@@ -52,6 +58,9 @@ impl DmlsMessageType {
             Self::Message => "Message",
             Self::Acknowledge => "Acknowledge",
             Self::Resend => "Resend",
+            Self::ResendOf => "ResendOf",
+            Self::Forwarded => "Forwarded",
+            Self::BulkMessage => "BulkMessage",
         }
     }
 }
@@ -69,6 +78,9 @@ impl TryFrom<u8> for DmlsMessageType {
             6 => Ok(Self::Message),
             7 => Ok(Self::Acknowledge),
             8 => Ok(Self::Resend),
+            9 => Ok(Self::ResendOf),
+            10 => Ok(Self::Forwarded),
+            11 => Ok(Self::BulkMessage),
             other => Err(InvalidMessage::UnknownMessageType(other)),
         }
     }
@@ -80,8 +92,55 @@ impl From<DmlsMessageType> for u8 {
     }
 }
 
-// Byte strings are `Vec<u8>` and not tls_codec's own types: those have a debug assertion that a
-// truncated string trips.
+// Byte strings are not tls_codec's own types: those have a debug assertion that a truncated string trips.
+// Where they are long they are not `Vec<u8>` either, which it reads byte by byte.
+
+/// A byte string.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Opaque(pub(crate) Vec<u8>);
+
+/// Takes a vector of RFC 9420, section 2.1.2, off the front.
+pub(crate) fn split_vector(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&first, _) = bytes.split_first()?;
+    let size = match first >> 6 {
+        0 => 1,
+        1 => 2,
+        2 => 4,
+        _ => return None,
+    };
+    let (prefix, rest) = bytes.split_at_checked(size)?;
+    let length = prefix.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    let length = length & ((1 << (8 * size - 2)) - 1);
+    // As short as can be.
+    let shortest = match length {
+        0..0x40 => 1,
+        0x40..0x4000 => 2,
+        _ => 4,
+    };
+    (size == shortest).then(|| rest.split_at_checked(length))?
+}
+
+impl tls_codec::Size for Opaque {
+    fn tls_serialized_len(&self) -> usize {
+        tls_codec::VLByteSlice(&self.0).tls_serialized_len()
+    }
+}
+
+impl tls_codec::Serialize for Opaque {
+    fn tls_serialize<W: std::io::Write>(&self, writer: &mut W) -> Result<usize, tls_codec::Error> {
+        tls_codec::VLByteSlice(&self.0).tls_serialize(writer)
+    }
+}
+
+impl tls_codec::DeserializeBytes for Opaque {
+    fn tls_deserialize_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), tls_codec::Error> {
+        let (content, rest) = split_vector(bytes).ok_or(tls_codec::Error::EndOfStream)?;
+        Ok((Self(content.to_vec()), rest))
+    }
+}
+
+/// What a Forwarded frame has besides the body of the frame in it.
+pub(crate) const FORWARDED_OVERHEAD: usize = ENVELOPE_LEN + size_of::<u16>();
 
 /// A frame, in its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +161,10 @@ impl Frame {
         };
         let message_type = DmlsMessageType::try_from(number)?;
         let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+        let limit = match message_type {
+            DmlsMessageType::Forwarded => limit.saturating_add(FORWARDED_OVERHEAD),
+            _ => limit,
+        };
         if length > limit {
             return Err(InvalidMessage::MessageTooLong { length, limit });
         }
@@ -109,6 +172,22 @@ impl Frame {
             actual if actual < length => Err(InvalidMessage::Malformed("frame")),
             actual if actual > length => Err(InvalidMessage::TrailingData("a frame")),
             _ => Ok(Self { message_type, encoded }),
+        }
+    }
+
+    /// A Forwarded with the frame of a member in its envelope.
+    pub(crate) fn forward(member: u16, frame: &[u8]) -> Result<Self, InvalidMessage> {
+        Self::new(DmlsMessageType::Forwarded, &[&member.to_be_bytes(), frame].concat())
+    }
+
+    /// Whose frame a Forwarded holds, and the frame in its envelope.
+    pub(crate) fn forwarded(&self) -> Result<(u16, Bytes), InvalidMessage> {
+        match self.body().first_chunk() {
+            Some(member) => {
+                let frame = self.encoded.slice(ENVELOPE_LEN + member.len()..);
+                Ok((u16::from_be_bytes(*member), frame))
+            }
+            None => Err(InvalidMessage::Malformed("Forwarded")),
         }
     }
 
@@ -127,7 +206,7 @@ pub fn encode_frame(frame: &[u8], out: &mut BytesMut) {
     encode_plaintext(ContentType::Handshake, frame, out);
 }
 
-/// The authenticated data of a Universe, Commit, Message or Acknowledge.
+/// The authenticated data of a Universe, Commit, Message, BulkMessage or Acknowledge.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub(crate) struct FrameHeader {
     pub(crate) message_type: u8,
@@ -138,6 +217,8 @@ pub(crate) struct FrameHeader {
     pub(crate) resumed_from: Option<u64>,
     /// The epochs of other Send Groups whose pre-shared keys a commit imports.
     pub(crate) imports: Vec<EpochRef>,
+    /// The hash of the ciphertext of a BulkMessage; empty in other frames.
+    pub(crate) digest: Opaque,
 }
 
 /// The authenticated data of a LeafUpdate.
@@ -160,14 +241,16 @@ pub(crate) struct EpochRef {
 /// The body of a Commit.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub(crate) struct CommitFrame {
-    pub(crate) proposals: Vec<Vec<u8>>,
-    pub(crate) commit: Vec<u8>,
+    pub(crate) proposals: Vec<Opaque>,
+    pub(crate) commit: Opaque,
+    /// The sender's, of both: others can pass the frame on, and nobody can change it.
+    pub(crate) signature: Opaque,
 }
 
 /// The body of KeyPackages.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
 pub(crate) struct KeyPackagesFrame {
-    pub(crate) key_packages: Vec<Vec<u8>>,
+    pub(crate) key_packages: Vec<Opaque>,
 }
 
 /// The application data of an Acknowledge: an entry for each Send Group that its sender has joined.
@@ -193,6 +276,13 @@ pub(crate) struct ResendFrame {
     /// The place of a frame that is there, so that nothing from it on is needed; beyond the last frame
     /// if everything is.
     pub(crate) end: u64,
+}
+
+/// The body of a ResendOf: as a Resend, about the frames of another member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSerialize, TlsDeserializeBytes, TlsSize)]
+pub(crate) struct ResendOfFrame {
+    pub(crate) member: u16,
+    pub(crate) wanted: ResendFrame,
 }
 
 /// What is the same for all Send Groups of a universe: the extension of their group contexts.
@@ -238,6 +328,7 @@ decode! {
     KeyPackagesFrame: "KeyPackages",
     Acknowledgement: "Acknowledge",
     ResendFrame: "Resend",
+    ResendOfFrame: "ResendOf",
     UniverseParameters: "universe parameters",
     UniverseFrame: "Universe",
 }
@@ -252,7 +343,7 @@ mod tests {
     const LIMIT: usize = 100_000;
 
     fn types() -> impl Iterator<Item = DmlsMessageType> {
-        (1..=8).map(|number| DmlsMessageType::try_from(number).unwrap())
+        (1..=11).map(|number| DmlsMessageType::try_from(number).unwrap())
     }
 
     // DM-17
@@ -283,11 +374,20 @@ mod tests {
         assert_eq!(parse(&[6, 0, 0]), Err(InvalidMessage::Malformed("frame")));
         assert_eq!(parse(&[6, 0, 0, 1]), Err(InvalidMessage::Malformed("frame")));
         assert_eq!(parse(&[6, 0, 0, 0, 1]), Err(InvalidMessage::TrailingData("a frame")));
-        assert_eq!(parse(&[9, 0, 0, 0]), Err(InvalidMessage::UnknownMessageType(9)));
+        assert_eq!(parse(&[99, 0, 0, 0]), Err(InvalidMessage::UnknownMessageType(99)));
         assert_eq!(
             parse(&[6, 0, 0, 11, 0]),
             Err(InvalidMessage::MessageTooLong { length: 11, limit: 10 })
         );
+    }
+
+    #[test]
+    fn a_frame_is_passed_on_as_it_is() {
+        let frame = Frame::new(DmlsMessageType::Message, &[7; LIMIT]).unwrap();
+        let forwarded = Frame::forward(258, frame.encoded()).unwrap();
+        assert_eq!(forwarded.encoded()[..10], [10, 1, 0x86, 0xa6, 1, 2, 6, 1, 0x86, 0xa0]);
+        let parsed = Frame::parse(forwarded.encoded().clone(), LIMIT).unwrap();
+        assert_eq!(parsed.forwarded(), Ok((258, frame.encoded().clone())));
     }
 
     #[test]
@@ -297,10 +397,14 @@ mod tests {
             sequence: 5,
             resumed_from: None,
             imports: vec![EpochRef { member: 1, epoch: 2, digest: [9; DIGEST_LEN] }],
+            digest: Opaque(vec![8; 3]),
         };
-        let expected =
-            [&[4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 26, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2][..], &[9; 16]]
-                .concat();
+        let expected = [
+            &[4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 26, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2][..],
+            &[9; 16],
+            &[3, 8, 8, 8],
+        ]
+        .concat();
         assert_eq!(encode(&header), Ok(expected.clone()));
         assert_eq!(FrameHeader::decode(&expected), Ok(header));
     }
@@ -310,10 +414,19 @@ mod tests {
         #[test]
         fn any_bytes_decode_or_give_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = FrameHeader::decode(&bytes).map(|header| encode(&header) == Ok(bytes.clone()));
-            let _ = CommitFrame::decode(&bytes);
+            if let Ok(frame) = CommitFrame::decode(&bytes) {
+                assert_eq!(encode(&frame), Ok(bytes.clone()));
+            }
+            if let Some((content, rest)) = split_vector(&bytes) {
+                let opaque = encode(&Opaque(content.to_vec())).unwrap();
+                assert_eq!([&opaque[..], rest].concat(), bytes);
+            }
             let _ = UniverseFrame::decode(&bytes);
             let _ = Acknowledgement::decode(&bytes);
-            let _ = Frame::parse(bytes.into(), LIMIT);
+            let _ = ResendOfFrame::decode(&bytes);
+            if let Ok(frame) = Frame::parse(bytes.into(), LIMIT) {
+                let _ = frame.forwarded();
+            }
         }
     }
 }

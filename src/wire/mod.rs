@@ -31,8 +31,8 @@ pub use alert::{Alert, AlertDescription, AlertLevel};
 pub use codec::RecordCodec;
 pub(crate) use dmls::{
     Acknowledgement, CommitFrame, DIGEST_LEN, EpochRef, Frame, FrameHeader, KeyPackagesFrame,
-    LeafHeader, Received, ResendFrame, UNIVERSE_PARAMETERS, UniverseFrame, UniverseParameters,
-    encode as encode_frame_part,
+    LeafHeader, Opaque, Received, ResendFrame, ResendOfFrame, UNIVERSE_PARAMETERS, UniverseFrame,
+    UniverseParameters, encode as encode_frame_part, split_vector,
 };
 pub use dmls::{DmlsMessageType, encode_frame};
 pub use envelope::TwoPartyMessageType;

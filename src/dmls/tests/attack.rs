@@ -3,18 +3,18 @@
 use super::*;
 use crate::{
     group::send::{CommitPlan, Psk},
-    wire::{CommitFrame, EpochRef},
+    wire::{CommitFrame, EpochRef, Opaque},
 };
 
-const MALLORY: usize = 2;
+pub(super) const MALLORY: usize = 2;
 
 /// Three members, of which the last one is Mallory.
-fn world() -> World {
+pub(super) fn world() -> World {
     Setup::default().joined(3)
 }
 
 /// What everyone but Mallory's Send Group can still do.
-fn assert_unharmed(world: &mut World) {
+pub(super) fn assert_unharmed(world: &mut World) {
     world.pass(Duration::from_secs(3));
     world.clear();
     for member in [0, 1] {
@@ -32,7 +32,7 @@ fn assert_unharmed(world: &mut World) {
     assert_eq!(world.data(1, 0), [&b"unharmed"[..], b"and healed"]);
 }
 
-fn refusals(world: &World, at: usize) -> Vec<Error> {
+pub(super) fn refusals(world: &World, at: usize) -> Vec<Error> {
     let event = |event: &DmlsEvent| match event {
         DmlsEvent::Refused { member, error } => {
             assert_eq!(*member, index(MALLORY), "somebody else was refused: {error}");
@@ -44,17 +44,21 @@ fn refusals(world: &World, at: usize) -> Vec<Error> {
 }
 
 /// A commit of Mallory's, with whatever header and plan.
-fn forged_commit(
+pub(super) fn forged_commit(
     world: &mut World,
     imports: Vec<EpochRef>,
     proposals: Vec<Vec<u8>>,
     plan: CommitPlan<'_>,
 ) -> Bytes {
     let session = &mut world.members[MALLORY].session;
-    let header = session.next_header(DmlsMessageType::Commit, imports).unwrap();
+    let header = session.next_header(DmlsMessageType::Commit, imports, Vec::new()).unwrap();
     let plan = CommitPlan { authenticated_data: header, ..plan };
-    let (commit, _) = session.own.commit(plan).unwrap();
-    let body = encode_frame_part(&CommitFrame { proposals, commit }).unwrap();
+    let own = session.own.as_mut().unwrap();
+    let (commit, _) = own.commit(plan).unwrap();
+    let signature = Opaque(own.sign_commit(&proposals, &commit).unwrap());
+    let proposals = proposals.into_iter().map(Opaque).collect();
+    let commit = Opaque(commit);
+    let body = encode_frame_part(&CommitFrame { proposals, commit, signature }).unwrap();
     Frame::new(DmlsMessageType::Commit, &body).unwrap().encoded().clone()
 }
 
@@ -69,7 +73,7 @@ fn hand_to_all(world: &mut World, frame: &Bytes) {
 fn sending_in_the_send_group_of_another_is_refused() {
     let mut world = world();
     let session = &mut world.members[MALLORY].session;
-    let header = session.next_header(DmlsMessageType::Message, Vec::new()).unwrap();
+    let header = session.next_header(DmlsMessageType::Message, Vec::new(), Vec::new()).unwrap();
     let group = session.peers.get_mut(&0).unwrap().group.as_mut().unwrap();
     let message = group.seal(header, b"I am member 0").unwrap();
     let frame = Frame::new(DmlsMessageType::Message, &message).unwrap().encoded().clone();
@@ -171,11 +175,11 @@ fn a_fork_is_found_out_and_incorporated_by_nobody() {
     let mut world = setup.joined(3);
     let twin = {
         let session = &world.members[MALLORY].session;
-        session.own.steal()
+        session.own.as_ref().unwrap().steal()
     };
     let plan = || CommitPlan { update: true, ..CommitPlan::default() };
     let first = forged_commit(&mut world, Vec::new(), Vec::new(), plan());
-    world.members[MALLORY].session.own = twin;
+    world.members[MALLORY].session.own = Some(twin);
     let second = forged_commit(&mut world, Vec::new(), Vec::new(), plan());
     assert_ne!(first, second);
     world.hand(MALLORY, 0, first);
@@ -371,7 +375,7 @@ fn a_leaf_of_another_key_is_refused_by_receivers_and_by_owners() {
     let proposal = group.propose_leaf(&other, header.clone()).unwrap();
     let received = {
         let session = &mut world.members[MALLORY].session;
-        session.own.receive_proposal(&proposal).unwrap()
+        session.own.as_mut().unwrap().receive_proposal(&proposal).unwrap()
     };
     let session = &world.members[MALLORY].session;
     let import = session.epochs[&0].reference(0);

@@ -105,7 +105,8 @@ fn after_an_update_and_the_commits_of_the_others_a_thief_reads_nothing() {
 #[test]
 fn pre_shared_keys_alone_shut_a_thief_out_but_leave_the_stolen_leaf() {
     let mut world = universe(false);
-    let stolen = world.members[0].session.own.leaf(Roster::leaf_in(0, 2)).unwrap();
+    let stolen =
+        world.members[0].session.own.as_ref().unwrap().leaf(Roster::leaf_in(0, 2)).unwrap();
     let mut thief = steal(&world, 2);
     let before = world.recorded.len();
     world.act(2, DmlsSession::update).unwrap();
@@ -115,7 +116,7 @@ fn pre_shared_keys_alone_shut_a_thief_out_but_leave_the_stolen_leaf() {
     // The update of the victim can be followed by nobody who has only its old state.
     world.deliver_all();
     assert!(thief.read(&world, &world.recorded[before..], 0).is_empty());
-    let leaf = world.members[0].session.own.leaf(Roster::leaf_in(0, 2)).unwrap();
+    let leaf = world.members[0].session.own.as_ref().unwrap().leaf(Roster::leaf_in(0, 2)).unwrap();
     assert!(leaf == stolen, "the leaf was replaced");
 }
 

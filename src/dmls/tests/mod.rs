@@ -1,7 +1,9 @@
 //! Members in memory, with a simulated clock and simulated links.
 
 mod attack;
+mod attack_universe;
 mod capture;
+mod forward;
 mod operations;
 mod removal;
 mod simulation;
@@ -232,8 +234,14 @@ impl World {
 
     /// A link that has something, by chance.
     pub(super) fn deliver_one(&mut self, numbers: &mut Numbers) -> bool {
+        self.deliver_one_but(numbers, usize::MAX)
+    }
+
+    /// The same, of anybody but one member.
+    pub(super) fn deliver_one_but(&mut self, numbers: &mut Numbers, stalled: usize) -> bool {
+        let links = self.links.iter().filter(|((from, _), _)| *from != stalled);
         let busy: Vec<_> =
-            self.links.iter().filter(|(_, frames)| !frames.is_empty()).map(|(l, _)| *l).collect();
+            links.filter(|(_, frames)| !frames.is_empty()).map(|(link, _)| *link).collect();
         if busy.is_empty() {
             return false;
         }
@@ -306,7 +314,7 @@ impl World {
                     "member {at} and the owner of {of}"
                 );
                 let group = session.group_of(index(of).0).unwrap();
-                assert_eq!(group.transcript(), owner.own.transcript());
+                assert_eq!(group.transcript(), owner.own.as_ref().unwrap().transcript());
             }
         }
     }

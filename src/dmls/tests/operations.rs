@@ -45,7 +45,7 @@ fn a_universe_is_declared_over_the_wire() {
     let config = Arc::clone(&configs[0]);
     let mut first =
         DmlsSession::invite(config, setup.policy, &others, inviting, true, now).unwrap();
-    assert_eq!(first.universe_id(), first.own.id());
+    assert_eq!(first.universe_id(), first.own.as_ref().unwrap().id());
     let welcome = first.poll_frame().unwrap().unwrap().1;
     let universe = first.poll_frame().unwrap().unwrap().1;
     let mut sessions = vec![first];
@@ -121,7 +121,7 @@ fn keys_alone_are_imported_without_an_own_update() {
     let mut world = setup.joined(3);
     world.act(2, DmlsSession::update).unwrap();
     world.pass(Duration::from_secs(2));
-    let leaf = world.members[0].session.own.leaf(0).unwrap();
+    let leaf = world.members[0].session.own.as_ref().unwrap().leaf(0).unwrap();
     assert!(world.act(0, DmlsSession::commit).unwrap());
     world.deliver_all();
     assert_eq!(changes(&world, 1).last().unwrap(), &(0, 2, false, vec![2]));
@@ -386,4 +386,37 @@ fn nothing_secret_is_printed() {
     world.deliver_all();
     let shown = format!("{:?} {:?}", world.members[1].session, world.members[1].events);
     assert!(shown.contains("len: 7") && !shown.contains("hunter2") && !shown.contains("104, 117"));
+}
+
+// DM-09: several messages under one signature, and long ones under a hash.
+#[test]
+fn messages_of_all_lengths_and_several_at_once_arrive_one_by_one() {
+    let mut world = Setup { stores: true, ..Setup::default() }.joined(3);
+    let lengths = [0, 1, 63, 64, 4090, 4096, 5000, 70_000, 1 << 20];
+    let messages: Vec<Vec<u8>> = lengths.iter().map(|length| vec![7; *length]).collect();
+    for message in &messages {
+        world.protect(0, message);
+    }
+    let frames = world.on_link(0, 1);
+    let borrowed: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    world.act(0, |session, now| session.protect_all(now, &borrowed)).unwrap();
+    assert_eq!(world.on_link(0, 1), frames + 1);
+    world.deliver_all();
+    let twice: Vec<_> = messages.iter().chain(&messages).cloned().collect();
+    assert!((1..3).all(|at| world.data(at, 0) == twice));
+    // As many frames as are needed.
+    world.clear();
+    let many = vec![&[7; 100_000][..]; 50];
+    world.act(0, |session, now| session.protect_all(now, &many)).unwrap();
+    assert_eq!(world.on_link(0, 1), 3);
+    world.act(0, |session, now| session.protect_all(now, &[])).unwrap();
+    assert_eq!(world.on_link(0, 1), 3);
+    world.restore(0);
+    world.protect(0, &[8; 5000]);
+    world.deliver_all();
+    assert_eq!(world.data(1, 0).len(), 51);
+    let long = vec![0; 2 << 20];
+    let refused = world.act(0, |session, now| session.protect_all(now, &[b"short", &long]));
+    assert_eq!(refused, Err(ApiMisuse::MessageTooLong.into()));
+    assert_eq!(world.on_link(0, 1), 0);
 }

@@ -1,7 +1,8 @@
-//! Members that update, commit, send, leave and crash by chance, over links that delay, reorder
-//! between senders, and lose.
+//! Members that update, commit, send, fall silent, leave and crash by chance, over links that delay,
+//! reorder between senders, cut and lose.
 //!
-//! `DMLS_SEEDS=1000 cargo test --lib simulation` runs so many times more.
+//! A universe goes through many schedules; after each of them everything is delivered, and has to be as it
+//! should be. `DMLS_SEEDS=100 cargo test --lib simulation` runs a hundred times as many.
 
 use super::*;
 
@@ -9,116 +10,184 @@ use super::*;
 #[derive(Clone, Copy, Default)]
 struct Run {
     count: usize,
+    schedules: usize,
     leaf_replacement: bool,
     losses: bool,
     crashes: bool,
-    /// A member is removed in the middle.
-    removal: bool,
-    /// A member vanishes in the middle, and the policy has to find out.
-    vanishes: bool,
+    leaves: Option<Leave>,
 }
+
+/// How a member leaves, in the middle of a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// Somebody removes it.
+    Removed,
+    /// It is never heard of again, and the policy has to find out.
+    Vanishes,
+}
+
+/// A universe on its way through the schedules.
+struct Course {
+    run: Run,
+    seed: u64,
+    numbers: Numbers,
+    world: World,
+    /// What each member has sent.
+    sent: Vec<Vec<Vec<u8>>>,
+    leaver: usize,
+    has_left: bool,
+}
+
+const STEPS: usize = 16;
 
 impl Run {
     fn policy(self, numbers: &mut Numbers) -> DmlsPolicy {
+        let vanishes = self.leaves == Some(Leave::Vanishes);
         DmlsPolicy {
             update_messages: 20,
-            update_interval: Some(Duration::from_secs(30)),
-            remove_unacknowledged_after: self.vanishes.then_some(Duration::from_secs(600)),
-            // What a member leaves behind who vanishes is only safe to import when all have it.
-            acknowledge_wait: match self.vanishes {
-                true => Duration::from_secs(3600),
-                false => Duration::from_millis([0, 500, 10_000][numbers.below(3)]),
-            },
+            update_interval: (numbers.below(4) == 0).then_some(Duration::from_secs(30)),
+            remove_unacknowledged_after: vanishes.then_some(Duration::from_secs(300)),
+            acknowledge_wait: Duration::from_millis([0, 500, 10_000][numbers.below(3)]),
             ..DmlsPolicy::default()
         }
     }
 
     /// One run. Every message of a member who stays arrives once, in the order of its sender, and all
-    /// who stay agree in the end.
+    /// who stay agree whenever everything has been delivered.
     fn run(self, seed: u64) {
-        let Self { count, .. } = self;
         let mut numbers = Numbers(seed);
         let policy = self.policy(&mut numbers);
         let leaf_replacement = self.leaf_replacement;
         let setup = Setup { policy, leaf_replacement, stores: self.crashes, ..Setup::default() };
-        let mut world = setup.create(count);
+        let mut world = setup.create(self.count);
         if self.crashes {
             world.deliver_all();
         }
-        let mut sent: Vec<Vec<Vec<u8>>> = vec![Vec::new(); count];
-        // Who never sends, and who leaves.
-        let silent = numbers.below(count);
-        let leaver = (self.removal || self.vanishes).then(|| numbers.below(count));
-        for step in 0..250_usize {
-            let member = numbers.below(count);
-            if self.vanishes
-                && step == 125
-                && let Some(leaver) = leaver
-            {
-                for other in 0..count {
-                    world.cut.extend([(leaver, other), (other, leaver)]);
-                }
+        let leaver = numbers.below(self.count);
+        let sent = vec![Vec::new(); self.count];
+        let mut course = Course { run: self, seed, numbers, world, sent, leaver, has_left: false };
+        for schedule in 0..self.schedules {
+            course.schedule(schedule == self.schedules / 2);
+            course.check();
+        }
+    }
+}
+
+impl Course {
+    fn schedule(&mut self, leaves: bool) {
+        let count = self.run.count;
+        // Who says nothing, and of whom nothing arrives until the end.
+        let silent = self.numbers.below(count);
+        let stalled = self.numbers.below(2 * count);
+        let leaves_at = self.numbers.below(STEPS);
+        if self.run.losses && !self.has_left {
+            let from = self.numbers.below(count);
+            self.world.cut.push((from, (from + 1 + self.numbers.below(count - 1)) % count));
+        }
+        for step in 0..STEPS {
+            let member = self.numbers.below(count);
+            if leaves && step == leaves_at {
+                self.leave(member);
             }
-            if self.removal
-                && step == 125
-                && let Some(leaver) = leaver.filter(|leaver| *leaver != member)
-            {
-                let remove = |session: &mut DmlsSession, now| session.remove(now, index(leaver));
-                let _ = world.act(member, remove);
-            }
-            match numbers.below(20) {
-                0..6 if member != silent => {
-                    let data = step.to_be_bytes().to_vec();
-                    if world.act(member, |session, now| session.protect(now, &data)).is_ok() {
-                        sent[member].push(data);
-                    }
-                }
-                6 => drop(world.act(member, DmlsSession::update)),
-                7 => drop(world.act(member, DmlsSession::commit)),
-                8 => drop(world.act(member, DmlsSession::update_and_commit)),
+            match self.numbers.below(20) {
+                0..6 if member != silent => self.protect(member),
+                6 => drop(self.world.act(member, DmlsSession::update)),
+                7 => drop(self.world.act(member, DmlsSession::commit)),
+                8 => drop(self.world.act(member, DmlsSession::update_and_commit)),
                 9 => {
-                    world.now = world.now.after(Duration::from_millis(300));
-                    world.serve_timers();
+                    self.world.now = self.world.now.after(Duration::from_millis(300));
+                    self.world.serve_timers();
                 }
-                10 if self.losses => world.lose(member, (member + 1) % count),
-                11 if self.crashes => {
+                10 if self.run.losses => self.world.lose(member, (member + 1) % count),
+                11 if self.run.crashes && !self.has_left => {
                     // What was received since the last frame left comes again: have it stored.
-                    world.pass(Duration::from_secs(11));
-                    world.restore(member);
+                    self.world.pass(Duration::from_secs(11));
+                    self.world.restore(member);
                 }
                 _ => {
                     for _ in 0..count {
-                        world.deliver_one(&mut numbers);
+                        self.world.deliver_one_but(&mut self.numbers, stalled);
                     }
                 }
             }
         }
-        world.pass(Duration::from_secs(match self {
-            Self { vanishes: true, .. } => 2000,
-            Self { losses: true, .. } | Self { crashes: true, .. } => 200,
+        if !self.vanished() {
+            self.world.cut.clear();
+        }
+        self.world.pass(Duration::from_secs(match self.run {
+            _ if leaves && self.vanished() => 1000,
+            Run { losses: true, .. } | Run { crashes: true, .. } => 100,
             _ => 25,
         }));
-        let stayers: Vec<usize> = (0..count).filter(|member| Some(*member) != leaver).collect();
-        let removed = world.members[stayers[0]].session.members().count() < count;
-        let stayers = if removed { stayers } else { (0..count).collect() };
-        assert!(!self.vanishes || removed, "seed {seed}: nobody noticed");
+    }
+
+    fn protect(&mut self, member: usize) {
+        let data = self.sent[member].len().to_be_bytes().to_vec();
+        if self.world.act(member, |session, now| session.protect(now, &data)).is_ok() {
+            self.sent[member].push(data);
+        }
+    }
+
+    fn leave(&mut self, by: usize) {
+        let leaver = self.leaver;
+        match self.run.leaves {
+            Some(Leave::Vanishes) => {
+                // Some of its last frames have reached some of the others.
+                for other in (0..self.run.count).filter(|other| *other != leaver) {
+                    for _ in 0..self.numbers.below(4) {
+                        self.world.deliver(leaver, other);
+                    }
+                    self.world.cut.extend([(leaver, other), (other, leaver)]);
+                }
+                self.has_left = true;
+            }
+            Some(Leave::Removed) if by != leaver => {
+                let remove = |session: &mut DmlsSession, now| session.remove(now, index(leaver));
+                self.has_left = self.world.act(by, remove).is_ok();
+            }
+            _ => {}
+        }
+    }
+
+    fn vanished(&self) -> bool {
+        self.has_left && self.run.leaves == Some(Leave::Vanishes)
+    }
+
+    fn check(&mut self) {
+        let Self { world, seed, sent, .. } = self;
+        let stayers: Vec<usize> =
+            (0..self.run.count).filter(|member| !self.has_left || *member != self.leaver).collect();
         world.agree(&stayers);
         for &at in &stayers {
             let node = &world.members[at];
             assert_eq!(node.session.members().count(), stayers.len(), "seed {seed}");
             let broken = node.events.iter().find(|event| {
-                matches!(event, DmlsEvent::Refused { .. } | DmlsEvent::Disagreement { .. })
+                matches!(
+                    event,
+                    DmlsEvent::Refused { .. }
+                        | DmlsEvent::Disagreement { .. }
+                        | DmlsEvent::Discarded { .. }
+                )
             });
             assert_eq!(broken, None, "seed {seed}");
             for &from in stayers.iter().filter(|from| **from != at) {
                 assert_eq!(world.data(at, from), sent[from], "seed {seed}: {from} to {at}");
             }
-            assert_eq!(held(&node.session), (0, 0));
+            assert_eq!(held(&node.session), (0, 0), "seed {seed}");
             assert!(node.session.epochs.values().all(|epochs| epochs.len() <= 8), "seed {seed}");
         }
+        if self.has_left && self.run.leaves == Some(Leave::Vanishes) {
+            // What one of those who stay has got of it, all have.
+            let last = |at: usize| world.data(at, self.leaver);
+            assert!(stayers.iter().all(|at| last(*at) == last(stayers[0])), "seed {seed}");
+        }
+        world.recorded.clear();
+        world.clear();
+        sent.iter_mut().for_each(Vec::clear);
     }
 }
 
+/// Seeds of a test, and how many schedules each goes through.
 fn seeds(start: u64, count: u64) -> std::ops::Range<u64> {
     let factor = std::env::var("DMLS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     start..start + count * factor
@@ -128,16 +197,17 @@ fn seeds(start: u64, count: u64) -> std::ops::Range<u64> {
 #[test]
 fn every_message_arrives_once_in_order_and_all_agree() {
     for seed in seeds(0, 12) {
-        let count = 3 + usize::try_from(seed % 4).unwrap();
-        Run { count, leaf_replacement: true, ..Run::default() }.run(seed);
+        let count = [3, 3, 4, 5][usize::try_from(seed % 4).unwrap()];
+        let schedules = 240 / count;
+        Run { count, schedules, leaf_replacement: true, ..Run::default() }.run(seed);
     }
 }
 
 // DM-08
 #[test]
 fn the_same_without_leaf_replacement() {
-    for seed in seeds(1_000_000, 4) {
-        Run { count: 4, ..Run::default() }.run(seed);
+    for seed in seeds(1_000_000, 8) {
+        Run { count: 3, schedules: 100, ..Run::default() }.run(seed);
     }
 }
 
@@ -145,30 +215,34 @@ fn the_same_without_leaf_replacement() {
 #[test]
 fn the_same_over_links_that_lose() {
     for seed in seeds(2_000_000, 8) {
-        Run { count: 4, leaf_replacement: true, losses: true, ..Run::default() }.run(seed);
+        let run = Run { count: 4, schedules: 50, leaf_replacement: true, ..Run::default() };
+        Run { losses: true, ..run }.run(seed);
     }
 }
 
 // DM-12
 #[test]
 fn the_same_when_a_member_is_removed() {
-    for seed in seeds(3_000_000, 8) {
-        let losses = seed % 2 == 0;
-        Run { count: 5, leaf_replacement: true, removal: true, losses, ..Run::default() }.run(seed);
+    for seed in seeds(3_000_000, 40) {
+        let (count, losses) = (5, seed % 2 == 0);
+        let run = Run { count, schedules: 3, leaf_replacement: true, losses, ..Run::default() };
+        Run { leaves: Some(Leave::Removed), ..run }.run(seed);
     }
 }
 
-// DM-12, DM-16
+// DM-12, DM-14, DM-16
 #[test]
 fn the_same_when_a_member_vanishes() {
-    for seed in seeds(4_000_000, 4) {
-        Run { count: 4, leaf_replacement: true, vanishes: true, ..Run::default() }.run(seed);
+    for seed in seeds(4_000_000, 40) {
+        let run = Run { count: 4, schedules: 3, leaf_replacement: true, ..Run::default() };
+        Run { leaves: Some(Leave::Vanishes), ..run }.run(seed);
     }
 }
 
 #[test]
 fn the_same_with_crashes() {
-    for seed in seeds(5_000_000, 4) {
-        Run { count: 3, leaf_replacement: true, crashes: true, ..Run::default() }.run(seed);
+    for seed in seeds(5_000_000, 6) {
+        let run = Run { count: 3, schedules: 20, leaf_replacement: true, ..Run::default() };
+        Run { crashes: true, ..run }.run(seed);
     }
 }

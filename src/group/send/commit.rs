@@ -6,18 +6,25 @@ use openmls::{
     prelude::{
         LeafNodeIndex, LeafNodeParameters, PreSharedKeyProposal, ProcessedMessageContent, Proposal,
         QueuedProposal, Sender, StagedCommit,
-        tls_codec::{DeserializeBytes as _, Serialize as _},
+        tls_codec::{DeserializeBytes as _, Serialize as _, VLByteSlice},
     },
     schedule::{PreSharedKeyId, Psk as MlsPsk},
 };
-use openmls_traits::{random::OpenMlsRand as _, storage::StorageProvider as _};
+use openmls_traits::{
+    crypto::OpenMlsCrypto as _, random::OpenMlsRand as _, signatures::Signer as _,
+    storage::StorageProvider as _,
+};
 
 use super::{
     INTERNAL, Leaf, LeafSeed, MAX_PROPOSALS_OF_EPOCH, OWNER_LEAF, SendGroup, UNIVERSE_PARAMETERS,
+    ciphersuite,
     random::{Recorder, Repeater},
     signer,
 };
 use crate::error::{Error, InvalidMessage, PeerMisbehaved};
+
+/// What tells a signature of a Commit frame from those of MLS.
+const LABEL: &[u8] = b"MLS 1.0 DmlsCommit";
 
 /// A pre-shared key for one commit.
 #[derive(Clone, Copy)]
@@ -37,6 +44,9 @@ pub(crate) struct CommitPlan<'a> {
     /// Renew the owner's own leaf. Leaves and removals need it too.
     pub(crate) update: bool,
     pub(crate) authenticated_data: Vec<u8>,
+    /// What the own leaf is made of.
+    #[cfg(test)]
+    pub(crate) leaf: Option<LeafSeed>,
 }
 
 /// A verified proposal of another member for its leaf in this party's Send Group.
@@ -56,8 +66,8 @@ pub(crate) struct StagedSendCommit {
     pub(crate) leaves: BTreeMap<u32, Leaf>,
     /// The leaves that it removes.
     pub(crate) removals: Vec<u32>,
-    /// It renews the owner's leaf.
-    pub(crate) update: bool,
+    /// The owner's new leaf, if the commit renews it.
+    pub(crate) update: Option<Leaf>,
     /// It removes this party.
     pub(crate) self_removed: bool,
 }
@@ -100,7 +110,10 @@ impl SendGroup {
         }
         mls.set_aad(plan.authenticated_data);
         let path = plan.update || !plan.leaves.is_empty() || !plan.removals.is_empty();
-        let recorder = Recorder::new(crypto);
+        #[cfg_attr(not(test), allow(unused_mut))]
+        let mut recorder = Recorder::new(crypto);
+        #[cfg(test)]
+        recorder.leaf.clone_from(&plan.leaf);
         let signer = signer(identity, crypto);
         let built = mls
             .commit_builder()
@@ -158,7 +171,35 @@ impl SendGroup {
             return Err(PeerMisbehaved::InvalidLeaf("too many in one epoch").into());
         }
         *count += 1;
+        if !proposal.leaf.can_be_encrypted_to(&self.provider.crypto, self.suite) {
+            return Err(PeerMisbehaved::InvalidLeaf("a key that cannot be").into());
+        }
         Ok(proposal)
+    }
+
+    /// Signs a commit with the proposals beside it, as the owner.
+    pub(crate) fn sign_commit(
+        &self,
+        proposals: &[Vec<u8>],
+        commit: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let signer = signer(&self.identity, &self.provider.crypto);
+        signer.sign(&signed_content(proposals, commit)?).map_err(|_| INTERNAL)
+    }
+
+    /// Whether the owner has put these proposals beside its commit. They are looked at only then: each
+    /// can be opened once, and none that was signed before another one.
+    fn is_signed(
+        &self,
+        proposals: &[Vec<u8>],
+        commit: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, Error> {
+        let owner = self.leaf(OWNER_LEAF)?.ok_or(INTERNAL)?;
+        let key = owner.claim.presented().signature_key;
+        let scheme = ciphersuite(self.suite).signature_algorithm();
+        let content = signed_content(proposals, commit)?;
+        Ok(self.provider.crypto.verify_signature(scheme, &content, key, signature).is_ok())
     }
 
     /// Verifies the owner's commit with the proposals that it refers to. The group stays in its epoch.
@@ -167,8 +208,12 @@ impl SendGroup {
         &mut self,
         proposals: &[Vec<u8>],
         message: &[u8],
+        signature: &[u8],
         psks: &[Psk<'_>],
     ) -> Result<StagedSendCommit, Error> {
+        if !self.is_signed(proposals, message, signature)? {
+            return Err(PeerMisbehaved::InvalidCommit.into());
+        }
         let own: Vec<QueuedProposal> = self.mls.pending_proposals().cloned().collect();
         let staged = self.try_stage(proposals, message, psks);
         if staged.is_err() {
@@ -241,16 +286,18 @@ impl SendGroup {
                 _ => return Err(PeerMisbehaved::UnexpectedProposal("none of its kind").into()),
             }
         }
+        let mut update = None;
         if let Some(leaf) = commit.update_path_leaf_node() {
             let current = self.leaf(OWNER_LEAF)?.ok_or(INTERNAL)?;
-            if Leaf::of(leaf, self.suite)?.claim != current.claim {
+            let new = Leaf::of(leaf, self.suite)?;
+            if new.claim != current.claim {
                 return Err(PeerMisbehaved::InvalidLeaf("it changes the credential").into());
             }
             if leaf.extensions().unknown(UNIVERSE_PARAMETERS).is_none() {
                 return Err(PeerMisbehaved::InvalidLeaf("it lacks the marker").into());
             }
+            update = Some(new);
         }
-        let update = commit.update_path_leaf_node().is_some();
         let self_removed = commit.self_removed();
         Ok(StagedSendCommit { commit, psks, leaves, removals, update, self_removed })
     }
@@ -288,6 +335,19 @@ impl SendGroup {
         }
         Ok(Some(LeafProposal { leaf_index: sender.u32(), leaf, epoch, queued }))
     }
+}
+
+/// SignContent (RFC 9420, section 5.1.2) of a commit and the proposals beside it.
+fn signed_content(proposals: &[Vec<u8>], commit: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut content = Vec::new();
+    for part in proposals.iter().map(Vec::as_slice).chain([commit]) {
+        VLByteSlice(part).tls_serialize(&mut content).map_err(|_| INTERNAL)?;
+    }
+    let mut signed = Vec::new();
+    for part in [LABEL, &content] {
+        VLByteSlice(part).tls_serialize(&mut signed).map_err(|_| INTERNAL)?;
+    }
+    Ok(signed)
 }
 
 /// OpenMLS keeps them for ever.

@@ -148,6 +148,9 @@ impl MemberKeyPackage {
             return Err(PeerIncompatible::Capabilities("the offered cipher suite").into());
         }
         let leaf = Leaf::of(leaf, suite)?;
+        if !leaf.can_be_encrypted_to(crypto, suite) {
+            return Err(PeerMisbehaved::InvalidKeyPackage.into());
+        }
         Ok(Self { key_package, suite, leaf })
     }
 

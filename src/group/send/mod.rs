@@ -14,6 +14,7 @@
 //! call gives the same key again ([`random`]).
 
 mod commit;
+mod header;
 mod join;
 mod key_packages;
 mod random;
@@ -26,12 +27,14 @@ use openmls::prelude::{
     Extensions, GroupId, LeafNode, LeafNodeIndex, MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn,
     MlsMessageIn, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProcessMessageError, ProcessedMessage,
     ProcessedMessageContent, ProtocolMessage, Sender, SenderRatchetConfiguration,
-    tls_codec::{DeserializeBytes as _, Serialize as _},
+    tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes},
 };
+use openmls_traits::crypto::OpenMlsCrypto as _;
 use zeroize::Zeroizing;
 
 pub(crate) use self::{
     commit::{CommitPlan, LeafProposal, Psk, StagedSendCommit},
+    header::{ContentType, MessageHeader},
     join::JoinedSendGroup,
     key_packages::{KeyPackages, MemberKeyPackage},
     random::LeafSeed,
@@ -64,6 +67,10 @@ const FORWARD_OF_MEMBER: u32 = 1 << 16;
 /// what the others accept.
 const MAX_PROPOSALS_OF_EPOCH: u32 = 32;
 
+/// Every so many messages the ratchets of an epoch are stored, so that a member that was restored need
+/// not turn them further than it may.
+const STORED_RATCHETS: u32 = 1024;
+
 const _: () = assert!((FORWARD_OF_OWNER + 1) * MAX_PROPOSALS_OF_EPOCH < FORWARD_OF_MEMBER);
 
 const INTERNAL: Error = Error::Crypto(CryptoError::Internal("a Send Group"));
@@ -76,6 +83,8 @@ pub(crate) struct SendGroup {
     identity: Identity,
     /// How many proposals of each leaf the owner has looked at in this epoch.
     proposals: BTreeMap<u32, u32>,
+    /// Messages that were opened since the ratchets were written down.
+    opened: u32,
 }
 
 /// A Send Group that is to be made.
@@ -91,13 +100,6 @@ pub(crate) struct NewSendGroup<'a> {
 pub(crate) struct Leaf {
     pub(crate) encryption_key: Vec<u8>,
     pub(crate) claim: Claim,
-}
-
-/// What an encrypted message says of itself in the clear. None of it is authenticated yet.
-pub(crate) struct MessageHeader {
-    pub(crate) group_id: Vec<u8>,
-    pub(crate) epoch: u64,
-    pub(crate) authenticated_data: Vec<u8>,
 }
 
 /// A message of the owner, opened.
@@ -158,7 +160,14 @@ impl SendGroup {
     }
 
     fn new(mls: MlsGroup, provider: Provider, suite: CipherSuite, identity: &Identity) -> Self {
-        Self { mls, provider, suite, identity: identity.clone(), proposals: BTreeMap::new() }
+        Self {
+            mls,
+            provider,
+            suite,
+            identity: identity.clone(),
+            proposals: BTreeMap::new(),
+            opened: 0,
+        }
     }
 
     /// The group that a snapshot was cut from. `None`: it is no such snapshot, or another party's.
@@ -197,7 +206,8 @@ impl SendGroup {
     /// Opens an application message of the owner (DM-10).
     pub(crate) fn open(&mut self, message: &[u8]) -> Result<Opened, Error> {
         // Repeated messages are found out by their sequence numbers.
-        self.provider.storage.ratchets_are_passing(true);
+        let is_passing = self.opened % STORED_RATCHETS != STORED_RATCHETS - 1;
+        self.provider.storage.ratchets_are_passing(is_passing);
         let processed = self.process(message);
         self.provider.storage.ratchets_are_passing(false);
         let processed = processed?;
@@ -208,6 +218,7 @@ impl SendGroup {
         let ProcessedMessageContent::ApplicationMessage(data) = processed.into_content() else {
             return Err(InvalidMessage::UnexpectedWireFormat("application message").into());
         };
+        self.opened = self.opened.wrapping_add(1);
         Ok(Opened { authenticated_data, data: Zeroizing::new(data.into_bytes()) })
     }
 
@@ -256,6 +267,11 @@ impl SendGroup {
             .transpose()
     }
 
+    /// The encryption keys of all leaves, by leaf.
+    pub(crate) fn encryption_keys(&self) -> impl Iterator<Item = (u32, Vec<u8>)> {
+        self.mls.members().map(|member| (member.index.u32(), member.encryption_key))
+    }
+
     /// The confirmed transcript hash: two members that are in one epoch by different commits have
     /// different ones.
     pub(crate) fn transcript(&self) -> &[u8] {
@@ -296,27 +312,24 @@ impl SendGroup {
     }
 }
 
-impl MessageHeader {
-    /// Reads it from an MLSMessage.
-    pub(crate) fn parse(message: &[u8]) -> Result<Self, Error> {
-        let message = MlsMessageIn::tls_deserialize_exact_bytes(message)
-            .map_err(|_| InvalidMessage::Malformed("MLSMessage"))?;
-        let MlsMessageBodyIn::PrivateMessage(message) = message.extract() else {
-            return Err(InvalidMessage::UnexpectedWireFormat("PrivateMessage").into());
-        };
-        Ok(Self {
-            group_id: message.group_id().as_slice().to_vec(),
-            epoch: message.epoch().as_u64(),
-            authenticated_data: message.aad().to_vec(),
-        })
-    }
-}
-
 impl Leaf {
     fn of(leaf: &LeafNode, suite: CipherSuite) -> Result<Self, Error> {
         let encryption_key =
             leaf.encryption_key().tls_serialize_detached().map_err(|_| INTERNAL)?;
         Ok(Self { encryption_key, claim: Claim::of_leaf(leaf, suite)? })
+    }
+
+    /// The encryption key as the KEM has it.
+    pub(crate) fn hpke_key(&self) -> Result<Vec<u8>, Error> {
+        let key = VLBytes::tls_deserialize_exact_bytes(&self.encryption_key);
+        key.map(Into::into).map_err(|_| INTERNAL)
+    }
+
+    /// Whether something can be encrypted to it: not to a point of small order, for example. An owner
+    /// that took such a leaf could never commit again.
+    fn can_be_encrypted_to(&self, crypto: &CryptoProvider, suite: CipherSuite) -> bool {
+        let config = ciphersuite(suite).hpke_config();
+        self.hpke_key().is_ok_and(|key| crypto.hpke_seal(config, &key, &[], &[], &[]).is_ok())
     }
 }
 

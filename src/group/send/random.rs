@@ -17,6 +17,9 @@ pub(crate) struct LeafSeed(pub(super) Zeroizing<Vec<u8>>);
 pub(super) struct Recorder<'a> {
     crypto: &'a CryptoProvider,
     given: Mutex<Vec<Zeroizing<Vec<u8>>>>,
+    /// What the leaf is made of, for members that break the rules.
+    #[cfg(test)]
+    pub(super) leaf: Option<LeafSeed>,
 }
 
 /// Gives a seed at the first call of [`OpenMlsRand::random_vec`], and randomness afterwards.
@@ -39,7 +42,12 @@ impl LeafSeed {
 
 impl<'a> Recorder<'a> {
     pub(super) fn new(crypto: &'a CryptoProvider) -> Self {
-        Self { crypto, given: Mutex::default() }
+        Self {
+            crypto,
+            given: Mutex::default(),
+            #[cfg(test)]
+            leaf: None,
+        }
     }
 
     /// The seed of the leaf of an update path: OpenMLS asks for the path secret, then for the leaf.
@@ -68,6 +76,11 @@ impl OpenMlsRand for Recorder<'_> {
     fn random_vec(&self, len: usize) -> Result<Vec<u8>, CryptoError> {
         let bytes = self.crypto.random_vec(len)?;
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(test)]
+        let bytes = match &self.leaf {
+            Some(leaf) if given.len() == 1 => leaf.0.to_vec(),
+            _ => bytes,
+        };
         given.push(Zeroizing::new(bytes.clone()));
         Ok(bytes)
     }

@@ -59,13 +59,25 @@ impl Members {
         &mut self.groups[owner][owner]
     }
 
+    /// A member verifies a commit of the owner, signed by it together with the proposals.
+    fn stage(
+        &mut self,
+        owner: usize,
+        member: usize,
+        proposals: &[Vec<u8>],
+        commit: &[u8],
+        psks: &[Psk<'_>],
+    ) -> Result<StagedSendCommit, Error> {
+        let signature = self.owner(owner).sign_commit(proposals, commit)?;
+        self.groups[owner][member].stage(proposals, commit, &signature, psks)
+    }
+
     /// All others apply a commit of the owner.
     fn deliver(&mut self, owner: usize, proposals: &[Vec<u8>], commit: &[u8], psks: &[Psk<'_>]) {
         let count = self.groups.len();
         for member in (0..count).filter(|member| *member != owner) {
-            let group = &mut self.groups[owner][member];
-            let staged = group.stage(proposals, commit, psks).unwrap();
-            group.apply(staged).unwrap();
+            let staged = self.stage(owner, member, proposals, commit, psks).unwrap();
+            self.groups[owner][member].apply(staged).unwrap();
         }
         let authenticator = |group: &SendGroup| group.export("test", &[], 32).unwrap();
         let expected = authenticator(&self.groups[owner][owner]);
@@ -109,7 +121,7 @@ fn what_another_member_sends_or_commits_is_refused() {
     assert_eq!(error, PeerMisbehaved::NotTheOwner.into());
     let plan = CommitPlan { update: true, ..CommitPlan::default() };
     let (commit, _) = members.groups[0][1].commit(plan).unwrap();
-    let error = members.groups[0][2].stage(&[], &commit, &[]).err().unwrap();
+    let error = members.stage(0, 2, &[], &commit, &[]).err().unwrap();
     assert_eq!(error, PeerMisbehaved::NotTheOwner.into());
 }
 
@@ -135,8 +147,9 @@ fn a_leaf_is_replaced_by_the_one_of_the_update() {
     let (commit, own_seed) = members.owner(0).commit(plan).unwrap();
     assert!(own_seed.is_some(), "an Update proposal needs a path");
     for member in 1..4 {
+        let proposals = std::slice::from_ref(&proposal);
+        let staged = members.stage(0, member, proposals, &commit, &psks).unwrap();
         let group = &mut members.groups[0][member];
-        let staged = group.stage(std::slice::from_ref(&proposal), &commit, &psks).unwrap();
         assert_eq!(staged.psks, [b"psk of 2"]);
         assert!(staged.leaves[&leaf_in(0, 2)] == received.leaf);
         group.apply(staged).unwrap();
@@ -182,9 +195,9 @@ fn pre_shared_keys_alone_need_no_path() {
     let (commit, seed) = members.owner(0).commit(plan).unwrap();
     assert!(seed.is_none() && members.groups[0][0].leaf(OWNER_LEAF).unwrap() == before);
     // Without the key nobody follows, and the attempt leaves no trace.
-    assert!(members.groups[0][2].stage(&[], &commit, &[]).is_err());
+    assert!(members.stage(0, 2, &[], &commit, &[]).is_err());
     let wrong = [Psk { id: b"psk", secret: &[0; 32] }];
-    assert!(members.groups[0][2].stage(&[], &commit, &wrong).is_err());
+    assert!(members.stage(0, 2, &[], &commit, &wrong).is_err());
     members.deliver(0, &[], &commit, &psks);
 }
 
@@ -230,7 +243,7 @@ fn a_removed_member_learns_it() {
     let plan = CommitPlan { removals: vec![removed], ..CommitPlan::default() };
     let (commit, _) = members.owner(0).commit(plan).unwrap();
     for member in 1..4 {
-        let staged = members.groups[0][member].stage(&[], &commit, &[]).unwrap();
+        let staged = members.stage(0, member, &[], &commit, &[]).unwrap();
         assert_eq!((&staged.removals[..], staged.self_removed), (&[removed][..], member == 2));
         members.groups[0][member].apply(staged).unwrap();
     }
@@ -265,4 +278,63 @@ fn sealing_writes_no_more_in_a_larger_group_and_a_snapshot_goes_on_with_a_commit
     members.update(3);
     let sealed = members.owner(3).seal(Vec::new(), b"again").unwrap();
     assert_eq!(*members.groups[3][1].open(&sealed).unwrap().data, *b"again");
+}
+
+// DM-13: the ratchet of a long epoch is stored now and then, or a restored member would be too far behind.
+#[test]
+fn a_member_that_is_restored_in_a_long_epoch_need_not_turn_the_ratchet_from_its_beginning() {
+    let mut members = members(2);
+    let mut first = None;
+    for _ in 0..STORED_RATCHETS {
+        let sealed = members.owner(0).seal(Vec::new(), b"data").unwrap();
+        members.groups[0][1].open(&sealed).unwrap();
+        first.get_or_insert(sealed);
+    }
+    let snapshot = members.groups[0][1].snapshot().unwrap();
+    let last = members.owner(0).seal(Vec::new(), b"data").unwrap();
+    let group = &members.groups[0][1];
+    let crypto = CryptoProvider::default();
+    let mut restored =
+        SendGroup::restore(&snapshot, b"group0", SUITE, &group.identity, &crypto).unwrap();
+    assert!(restored.open(&first.unwrap()).is_err(), "the ratchet stands at its beginning");
+    restored.open(&last).unwrap();
+}
+
+// DM-19: nobody could ever commit again in a group with such a leaf.
+#[test]
+fn a_leaf_to_which_nothing_can_be_encrypted_is_refused() {
+    let identity = Identity::generate("member").unwrap();
+    let now = SystemTime::now();
+    let mut forged = crate::group::tests::ForgedHello::new(&identity, Vec::new(), now);
+    forged.leaf_extensions = vec![(UNIVERSE_PARAMETERS, Vec::new())];
+    forged.extensions = vec![10, UNIVERSE_PARAMETERS];
+    let crypto = CryptoProvider::default();
+    let parse = |forged: &crate::group::tests::ForgedHello| {
+        MemberKeyPackage::parse(&crypto, &[SUITE], &forged.encode(), now)
+    };
+    assert!(parse(&forged).is_ok());
+    forged.encryption_key = vec![0; 32];
+    assert_eq!(parse(&forged).err(), Some(PeerMisbehaved::InvalidKeyPackage.into()));
+}
+
+// DM-19: whoever passes a commit on can put other proposals beside it, and those can be opened once.
+#[test]
+fn proposals_are_looked_at_only_if_the_owner_has_signed_for_them() {
+    let mut members = members(3);
+    let seed = members.update(1);
+    let first = members.groups[0][1].propose_leaf(&seed, Vec::new()).unwrap();
+    let later = members.groups[0][1].propose_leaf(&seed, Vec::new()).unwrap();
+    let received = members.owner(0).receive_proposal(&first).unwrap();
+    let plan = CommitPlan { leaves: vec![&received], ..CommitPlan::default() };
+    let (commit, _) = members.owner(0).commit(plan).unwrap();
+    let signature = members.owner(0).sign_commit(std::slice::from_ref(&first), &commit).unwrap();
+    let group = &mut members.groups[0][2];
+    for (proposals, signature) in
+        [(vec![later], &signature), (vec![first.clone()], &vec![0; 64]), (Vec::new(), &signature)]
+    {
+        let error = group.stage(&proposals, &commit, signature, &[]).err().unwrap();
+        assert_eq!(error, PeerMisbehaved::InvalidCommit.into());
+    }
+    let staged = group.stage(&[first], &commit, &signature, &[]).unwrap();
+    group.apply(staged).unwrap();
 }

@@ -1,5 +1,6 @@
 //! What is measured.
 
+mod dmls;
 mod handshake;
 mod memory;
 mod pause;
@@ -29,6 +30,7 @@ pub(crate) const SECTIONS: &[(&str, Section)] = &[
     ("stores", rekey::stores),
     ("bulk-while-rekeying", traffic::bulk_while_rekeying),
     ("pause", pause::pause_of_a_stream),
+    ("dmls", dmls::dmls),
     ("memory", memory::idle_connections),
 ];
 
