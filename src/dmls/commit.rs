@@ -167,6 +167,7 @@ impl DmlsSession {
         imports: &[EpochRef],
         seed: Option<LeafSeed>,
     ) -> Result<(), Error> {
+        const LOST: Error = Error::Crypto(CryptoError::Internal("the own leaf"));
         let epoch = self.own.epoch();
         let update = seed.is_some();
         self.dirty = true;
@@ -186,7 +187,9 @@ impl DmlsSession {
             peer.proposal = None;
         }
         if let Some(seed) = seed {
-            let entry = EpochEntry::of(&self.own, self.export_key_length())?;
+            let length = self.export_key_length();
+            let me = self.roster.member(self.roster.me).ok_or(LOST)?;
+            let entry = EpochEntry::of(&self.own, me, length)?;
             if let Some(own) = self.epochs.get_mut(&self.roster.me) {
                 own.insert(epoch, entry, now.monotonic);
             }
