@@ -64,13 +64,22 @@ impl<'a> PresentedIdentity<'a> {
     /// [`AuthenticationError::MalformedCredential`] if it may not, and
     /// [`AuthenticationError::UnsupportedCredential`] if it is another credential.
     pub fn to_name(&self) -> Result<&'a str, AuthenticationError> {
-        let Credential::Basic(name) = self.credential else {
-            return Err(AuthenticationError::UnsupportedCredential(self.credential.type_name()));
-        };
-        str::from_utf8(name)
+        str::from_utf8(self.to_basic()?)
             .ok()
             .filter(|name| name::is_identity_name(name))
             .ok_or(AuthenticationError::MalformedCredential)
+    }
+
+    /// The identity in a basic credential, whatever it is.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthenticationError::UnsupportedCredential`] if it is another credential.
+    pub fn to_basic(&self) -> Result<&'a [u8], AuthenticationError> {
+        match self.credential {
+            Credential::Basic(identity) => Ok(identity),
+            other => Err(AuthenticationError::UnsupportedCredential(other.type_name())),
+        }
     }
 
     /// The certificates in an X.509 credential.
