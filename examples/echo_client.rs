@@ -22,8 +22,9 @@ use std::{
 use clap::Parser;
 use indicatif::ProgressBar;
 use mls_channel::{
-    Config, MlsConnector, MlsStream, OwnedReadHalf, OwnedWriteHalf, PinnedKeys, RekeyPolicy,
-    ServerName, error::AlertDescription,
+    AuthenticationService, Config, MlsConnector, MlsStream, OwnedReadHalf, OwnedWriteHalf,
+    PinnedKeys, RekeyPolicy, ServerName, WebPkiVerifier,
+    error::{AlertDescription, AuthenticationError},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Stdout},
@@ -50,11 +51,14 @@ struct Arguments {
     #[command(flatten)]
     identity: IdentityOptions,
     /// The public line of the server: its name, a space and its key
-    #[arg(long, value_name = "LINE", required_unless_present_any = ["known", "generate"])]
+    #[arg(long, value_name = "LINE", required_unless_present_any = ["known", "roots", "generate"])]
     server_key: Option<String>,
     /// A file with the public lines of servers
     #[arg(long, value_name = "FILE", conflicts_with = "server_key")]
     known: Option<PathBuf>,
+    /// A file with the certificates of the authorities whose servers are believed, in PEM
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["known", "server_key"])]
+    roots: Option<PathBuf>,
     /// The server to talk to [default: the one whose public line was given, if it is one]
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
@@ -91,8 +95,7 @@ fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let identity = arguments.identity.load()?;
-    let servers = arguments.servers()?;
-    let server_name = arguments.server_name(&servers)?;
+    let (servers, server_name) = arguments.servers()?;
     let config = Config::builder()
         .identity(identity.clone())
         .authentication_service(servers)
@@ -195,8 +198,18 @@ async fn write(stdout: &mut Stdout, data: &[u8]) -> Result<(), Failure> {
 }
 
 impl Arguments {
-    /// The servers that this client believes.
-    fn servers(&self) -> Result<PinnedKeys, Failure> {
+    /// The servers that this client believes, and the one to ask for.
+    fn servers(&self) -> Result<(Arc<dyn AuthenticationService>, ServerName), Failure> {
+        if let Some(roots) = &self.roots {
+            let verifier = WebPkiVerifier::builder().roots_file(roots)?.build()?;
+            return Ok((Arc::new(verifier), self.server_name(&PinnedKeys::new())?));
+        }
+        let pinned = self.pinned()?;
+        let server_name = self.server_name(&pinned)?;
+        Ok((Arc::new(pinned), server_name))
+    }
+
+    fn pinned(&self) -> Result<PinnedKeys, Failure> {
         match (&self.server_key, &self.known) {
             (Some(line), _) => PinnedKeys::parse(line)
                 .map_err(|error| format!("--server-key: {error}\nit is a name and a key").into()),
@@ -228,10 +241,22 @@ fn explain(error: &io::Error, public_line: &str) -> String {
             "the server knows this key under another name than the one in\n{public_line}\n\
              give that name with --name"
         ),
-        Some(Error::PeerNotTrusted(_)) => String::from(
+        Some(Error::AlertReceived(
+            AlertDescription::UnknownCa
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked,
+        )) => String::from("the server does not accept this client's credential: see --cert"),
+        Some(Error::PeerNotTrusted(
+            AuthenticationError::UnknownKey | AuthenticationError::NameMismatch { .. },
+        )) => String::from(
             "this is not the server that was asked for: compare its public line, which it prints \
              when it starts, with what was given here",
         ),
+        Some(Error::PeerNotTrusted(_)) => {
+            String::from("the server's credential is not accepted: see --roots")
+        }
         _ => String::from("is it an echo_server that listens there?"),
     };
     format!("no channel: {error}\n{hint}")

@@ -9,13 +9,21 @@
 //! cargo run --release --example echo_client -- --identity client.pem --known servers.keys < a > b
 //! ```
 //!
+//! With certificates instead of known keys, `root.crt` being the authority's:
+//!
+//! ```text
+//! cargo run --release --example echo_server -- --key server.key --cert server.crt --roots root.crt
+//! cargo run --release --example echo_client -- --key client.key --cert client.crt --roots root.crt \
+//!     --server-name server.example < a > b
+//! ```
+//!
 //! The server serves any number of clients at once, says who they are, and ends at Ctrl-C.
 
 use std::{
     error::Error,
     io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     pin::pin,
     process::ExitCode,
     sync::Arc,
@@ -23,7 +31,10 @@ use std::{
 };
 
 use clap::Parser;
-use mls_channel::{Config, MlsAcceptor, MlsListener, MlsStream, PinnedKeys, RekeyPolicy};
+use mls_channel::{
+    AuthenticationService, Config, MlsAcceptor, MlsListener, MlsStream, PinnedKeys, RekeyPolicy,
+    WebPkiVerifier,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -47,8 +58,11 @@ struct Arguments {
     #[command(flatten)]
     identity: IdentityOptions,
     /// The file with the public lines of the clients that may connect
-    #[arg(long, value_name = "FILE", required_unless_present = "generate")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["roots", "generate"])]
     authorized: Option<PathBuf>,
+    /// The file with the certificates of the authorities whose clients may connect, in PEM
+    #[arg(long, value_name = "FILE", conflicts_with = "authorized")]
+    roots: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:4433", value_name = "ADDRESS")]
     listen: String,
@@ -62,9 +76,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match &arguments.authorized {
-        Some(authorized) if !arguments.identity.generate => run(&arguments, authorized).await,
-        _ => arguments.identity.generate(),
+    let result = match arguments.identity.generate {
+        true => arguments.identity.generate(),
+        false => run(&arguments).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,12 +89,9 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: &Arguments, authorized: &Path) -> Result<(), Failure> {
+async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let identity = arguments.identity.load()?;
-    let clients = PinnedKeys::read_file(authorized).map_err(|error| {
-        format!("{error}\nthe file holds one public line for each client that may connect")
-    })?;
-    let authorized = clients.len();
+    let (clients, authorized) = arguments.clients()?;
     let config = Config::builder()
         .identity(identity.clone())
         .authentication_service(clients)
@@ -123,6 +134,23 @@ async fn run(arguments: &Arguments, authorized: &Path) -> Result<(), Failure> {
     // Whoever does not take the goodbye is dropped.
     let _ = tokio::time::timeout(Duration::from_secs(3), ended).await;
     Ok(())
+}
+
+impl Arguments {
+    /// The clients that may connect, and a word about them.
+    fn clients(&self) -> Result<(Arc<dyn AuthenticationService>, String), Failure> {
+        if let Some(roots) = &self.roots {
+            let verifier = WebPkiVerifier::builder().roots_file(roots)?.build()?;
+            return Ok((Arc::new(verifier), format!("those of {}", roots.display())));
+        }
+        let authorized =
+            self.authorized.as_ref().ok_or("say who may connect, with --authorized")?;
+        let clients = PinnedKeys::read_file(authorized).map_err(|error| {
+            format!("{error}\nthe file holds one public line for each client that may connect")
+        })?;
+        let count = clients.len().to_string();
+        Ok((Arc::new(clients), count))
+    }
 }
 
 /// One client, from the end of its handshake to its own end.

@@ -82,7 +82,8 @@ pub struct Limits {
     /// Time from the first byte to the confirmed handshake. Default: 10 s.
     pub handshake_timeout: Duration,
     /// Longest message of the two-party profile that is accepted, in bytes. Default: 64 KiB, room
-    /// for two post-quantum commits. At least 4096.
+    /// for two post-quantum commits. At least 4096. A ServerHello has the certificates of both parties
+    /// in it, and an update those of its sender.
     pub max_message_size: u32,
     /// How many updates the peer may send in a row without application data in either direction,
     /// counting only those that follow the one before sooner than `update_interval`.

@@ -321,6 +321,9 @@ pub enum ConfigError {
     /// A passphrase does not open the key that it was given for.
     #[error("wrong passphrase")]
     WrongPassphrase,
+    /// Certificates, roots or revocation lists cannot be used.
+    #[error("certificate: {0}")]
+    Certificate(String),
     /// A file could not be read or written.
     #[error("{path}: {reason}")]
     File {

@@ -203,7 +203,7 @@ pub fn welcome(data: &[u8]) {
     match offer.open_welcome(&message, &hash(&hello)) {
         // The list of recipients is not authenticated, so another Welcome may open, too.
         Ok(joined) => {
-            assert_eq!(joined.claim().presented().name, SERVER_NAME.as_bytes());
+            assert_eq!(joined.claim().presented().to_name(), Ok(SERVER_NAME));
             assert!(joined.join(&authenticated_server()).is_ok());
         }
         Err(error) => assert!(!edited || message != genuine, "{error}"),

@@ -32,7 +32,8 @@ const MAX_PEM_LEN: usize = 16 * 1024;
 /// A party's name and its signing key.
 ///
 /// The name is the identity of the MLS basic credential (RFC 9420, section 5.3) and the key signs
-/// the party's KeyPackages, leaves and commits. A name has 1 to 255 bytes of UTF-8, no white
+/// the party's KeyPackages, leaves and commits. With the feature `x509` an identity can have an X.509
+/// credential instead: see `Identity::from_x509_pem`. A name has 1 to 255 bytes of UTF-8, no white
 /// space, control or invisible characters, and does not start with `#`, so that it fits a line of
 /// a file of [pinned keys](crate::PinnedKeys). The key is an Ed25519 key (RFC 8032) or one of another
 /// [`SignatureScheme`].
@@ -59,6 +60,8 @@ struct Inner {
     name: String,
     key: SignatureKey,
     public_key: PublicKey,
+    /// The content of an X.509 credential, as RFC 9420 encodes it.
+    certificates: Option<Vec<u8>>,
 }
 
 impl Identity {
@@ -115,10 +118,12 @@ impl Identity {
 
     fn new(name: &str, key: SignatureKey) -> Result<Self, Error> {
         let public_key = PublicKey::new(key.scheme(), key.public_key())?;
-        Ok(Self { inner: Arc::new(Inner { name: name.to_owned(), key, public_key }) })
+        let name = name.to_owned();
+        Ok(Self { inner: Arc::new(Inner { name, key, public_key, certificates: None }) })
     }
 
-    /// The name, which is the identity in the credential.
+    /// The name, which is the identity in a basic credential, and is in the certificate of an X.509
+    /// credential.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
@@ -129,7 +134,8 @@ impl Identity {
     }
 
     /// This identity's line in a file of [pinned keys](crate::PinnedKeys): the name, a space
-    /// and the public key in its [text form](PublicKey). There is no line feed at its end.
+    /// and the public key in its [text form](PublicKey). There is no line feed at its end. It serves
+    /// for the basic credential alone.
     pub fn public_line(&self) -> String {
         format!("{} {}", self.name(), self.public_key())
     }
@@ -155,6 +161,11 @@ impl Identity {
     /// [`ConfigError::File`] if the file exists or cannot be written.
     pub fn write_pem_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         Ok(write_key_file(path.as_ref(), &self.to_pkcs8_pem()?)?)
+    }
+
+    /// The content of an X.509 credential; `None` if the credential is a basic one.
+    pub(crate) fn certificates(&self) -> Option<&[u8]> {
+        self.inner.certificates.as_deref()
     }
 
     /// The signing key.
@@ -308,3 +319,5 @@ pub(crate) fn file_error(path: &Path, reason: impl fmt::Display) -> ConfigError 
 
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "x509")]
+mod x509;

@@ -83,10 +83,17 @@
 //!   name lets in.
 //! - `cli`: the program `mls-channel`, which makes keys and pipes stdin and stdout through a channel.
 //!   `cargo install mls-channel --features cli`, and `mls-channel --help`.
+//! - `x509` (default): X.509 credentials, that is identities with certificates and `WebPkiVerifier`.
+//!   It brings `aws-lc`, which verifies certificates whatever the channel's library is. Without it,
+//!   X.509 credentials are still understood, and an [`AuthenticationService`] of your own may believe
+//!   them.
+//! - `native-roots`: the roots of the operating system for `WebPkiVerifier`.
 
 #![forbid(unsafe_code)]
 
 mod auth;
+#[cfg(feature = "x509")]
+mod certificate;
 mod config;
 mod crypto;
 mod dmls;
@@ -108,11 +115,13 @@ mod two_party;
 pub mod wire;
 
 pub use auth::{
-    AuthenticationRequest, AuthenticationService, FirstUse, KnownPeers, PeerIdentity, PinnedKeys,
-    PresentedIdentity, Purpose, Role, UnknownPeer,
+    AuthenticationRequest, AuthenticationService, Credential, FirstUse, KnownPeers, PeerIdentity,
+    PinnedKeys, PresentedIdentity, Purpose, Role, UnknownPeer,
 };
 #[cfg(feature = "openssh")]
 pub use auth::{AuthorizedKeys, UnusableLine};
+#[cfg(feature = "x509")]
+pub use auth::{WebPkiVerifier, WebPkiVerifierBuilder};
 pub use config::{
     Config, ConfigBuilder, Limits, RekeyPolicy, WantsAuthenticationService, WantsIdentity,
 };

@@ -260,6 +260,80 @@ fn client_notices_that_the_server_is_gone() {
 
 #[cfg(unix)]
 #[test]
+fn certified_client_and_server_pipe_a_file() {
+    use std::os::unix::fs::PermissionsExt;
+
+    if Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("skipped: there is no openssl");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let openssl = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        let output = run(command.current_dir(directory.path()).args(arguments.split(' ')));
+        assert!(output.status.success(), "{arguments}: {}", text(&output.stderr));
+    };
+    let key = |name: &str| {
+        openssl(&format!("genpkey -algorithm ED25519 -out {name}.key"));
+        fs::set_permissions(path(&format!("{name}.key")), fs::Permissions::from_mode(0o600))
+            .unwrap();
+    };
+    key("root");
+    openssl("req -x509 -new -key root.key -out root.crt -subj /CN=root -days 30");
+    for name in ["server", "client"] {
+        key(name);
+        fs::write(path("names.cnf"), format!("subjectAltName=DNS:{name}.example")).unwrap();
+        openssl(&format!("req -new -key {name}.key -out {name}.csr -subj /CN={name}"));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -out {name}.crt -days 20 -extfile names.cnf -CA root.crt \
+             -CAkey root.key -CAcreateserial"
+        ));
+    }
+    let options = |program: &str, name: &str| {
+        let mut command = example(program);
+        for (option, ending) in [("--key", "key"), ("--cert", "crt")] {
+            command.arg(option).arg(path(&format!("{name}.{ending}")));
+        }
+        command.arg("--roots").arg(path("root.crt"));
+        command
+    };
+    let mut child = options("echo_server", "server")
+        .args(["--listen", "127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut server = Server { child, stderr, address: String::new() };
+    let line = server.wait_for("listening on ");
+    let address = line.rsplit(' ').next().unwrap();
+    let ask = |name: &str| {
+        let mut client = options("echo_client", "client")
+            .args(["--connect", address, "--server-name", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The client may have ended already.
+        let _ = client.stdin.take().unwrap().write_all(b"hello");
+        client.wait_with_output().unwrap()
+    };
+    let output = ask("server.example");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(output.stdout, b"hello");
+    let line = server.wait_for(" has ended: ");
+    assert!(line.contains(" client.example has ended: "), "{line}");
+    let output = ask("other.example");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("instead of \"other.example\""), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
 fn server_ends_at_ctrl_c() {
     let setup = Setup::new();
     let mut server = setup.server();

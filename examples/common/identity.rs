@@ -8,11 +8,15 @@ use mls_channel::Identity;
 #[derive(clap::Args, Debug)]
 pub(crate) struct IdentityOptions {
     /// The file with this party's secret key, in PEM
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, alias = "key", value_name = "FILE")]
     pub(crate) identity: PathBuf,
     /// This party's name [default: the name of the file without its ending]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// This party's certificates, in PEM: its own, for the key in the identity file, then those that
+    /// lead to a root
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "generate"])]
+    cert: Option<PathBuf>,
     /// Make the identity file and print its public line, to be given to the other side
     #[arg(long)]
     pub(crate) generate: bool,
@@ -31,6 +35,9 @@ impl IdentityOptions {
 
     /// Reads the identity.
     pub(crate) fn load(&self) -> Result<Identity, Box<dyn Error + Send + Sync>> {
+        if let Some(certificates) = &self.cert {
+            return Ok(Identity::read_x509_pem_files(certificates, &self.identity)?);
+        }
         let path = self.identity.display();
         Identity::read_pem_file(&self.name()?, &self.identity).map_err(|error| {
             let hint = match self.identity.exists() {

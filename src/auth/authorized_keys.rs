@@ -23,6 +23,7 @@ const HARMLESS: [&str; 5] =
 ///
 /// As an [`AuthenticationService`] it believes initiators, under these rules:
 ///
+/// - The peer has a basic credential. Certificates are not looked into, and therefore refused.
 /// - The key is in the file. As with SSH, the name that the peer presents does not matter. It is known
 ///   by the comment of its line, or by its fingerprint if the comment is none that can be a name. If a
 ///   key has several lines, the first one counts.
@@ -202,6 +203,7 @@ impl AuthenticationService for AuthorizedKeys {
         &self,
         request: &AuthenticationRequest<'_>,
     ) -> Result<PeerIdentity, AuthenticationError> {
+        request.presented.to_basic()?;
         let key = request.presented.to_public_key()?;
         if request.role != Role::Initiator {
             return Err(AuthenticationError::WrongRole);
@@ -285,6 +287,19 @@ mod tests {
     }
 
     // CH-08
+    #[test]
+    fn a_key_in_the_file_does_not_let_certificates_in() {
+        let service = AuthorizedKeys::parse(&format!("{} alice", ssh(1))).unwrap();
+        assert_eq!(name_of(&service, 1), Ok("alice".into()));
+        let (key, chain) = (key(1), [b"certificate".to_vec()]);
+        let presented = PresentedIdentity::x509(&chain, key.as_bytes());
+        let now = SystemTime::UNIX_EPOCH;
+        let role = Role::Initiator;
+        let request = AuthenticationRequest::new(presented, role, None, Purpose::Handshake, now);
+        let answer = service.authenticate(&request);
+        assert_eq!(answer, Err(AuthenticationError::UnsupportedCredential("X.509")));
+    }
+
     #[test]
     fn a_key_in_the_file_is_let_in_under_its_comment() {
         let text = format!(

@@ -12,7 +12,8 @@ use crate::auth::{
 /// that is safe from those who only listen.
 ///
 /// The server name that the initiator asked for is not compared with anything either. The name of
-/// a peer must still be one that an [`Identity`](crate::Identity) can have.
+/// a peer must still be one that an [`Identity`](crate::Identity) can have, and the credential a basic
+/// one: nobody's name is read from certificates that nobody verifies.
 ///
 /// ```
 /// use mls_channel::{Config, Identity, danger::AcceptAnyone};

@@ -3,14 +3,17 @@
 //! MLS proves that the peer holds the secret half of a signature key. Whose key that is, an
 //! [`AuthenticationService`] decides, for each channel and for each change of a credential in it.
 //! There is no default (CH-08): [`PinnedKeys`] believes a list of keys, [`KnownPeers`] asks on first
-//! use, and anything else, from a directory to a certificate authority, is an implementation of the
-//! trait.
+//! use, `WebPkiVerifier` believes whom an authority has certified, and anything else, a directory for
+//! example, is an implementation of the trait.
 
 #[cfg(feature = "openssh")]
 mod authorized_keys;
+mod credential;
 pub(crate) mod danger;
 mod known_peers;
 mod pinned;
+#[cfg(feature = "x509")]
+mod web_pki;
 
 use std::{
     fmt,
@@ -19,19 +22,15 @@ use std::{
     time::SystemTime,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-
 #[cfg(feature = "openssh")]
 pub use authorized_keys::{AuthorizedKeys, UnusableLine};
+pub use credential::{Credential, PresentedIdentity};
 pub use known_peers::{FirstUse, KnownPeers, UnknownPeer};
 pub use pinned::PinnedKeys;
+#[cfg(feature = "x509")]
+pub use web_pki::{WebPkiVerifier, WebPkiVerifierBuilder};
 
-use crate::{
-    crypto::SignatureScheme,
-    error::AlertDescription,
-    identity::PublicKey,
-    name::{self, ServerName},
-};
+use crate::{error::AlertDescription, identity::PublicKey, name::ServerName};
 
 /// The part that a party plays on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,21 +40,6 @@ pub enum Role {
     Initiator,
     /// Answers it with the ServerHello.
     Responder,
-}
-
-/// What a peer claims to be. Nobody has believed it yet.
-///
-/// The bytes come from the network and are not checked. Only that the peer holds the secret half
-/// of `signature_key` is certain when a service sees them.
-#[derive(Clone, Copy)]
-#[non_exhaustive]
-pub struct PresentedIdentity<'a> {
-    /// The identity in the basic credential (RFC 9420, section 5.3), in whatever encoding.
-    pub name: &'a [u8],
-    /// The public signature key of the leaf.
-    pub signature_key: &'a [u8],
-    /// The scheme of that key, which is that of the group's cipher suite.
-    pub signature_scheme: SignatureScheme,
 }
 
 /// Why a service is asked.
@@ -151,10 +135,11 @@ pub trait AuthenticationService: Send + Sync {
 }
 
 /// Who a peer is, as an [`AuthenticationService`] established it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PeerIdentity {
     name: String,
     public_key: PublicKey,
+    certificates: Arc<[Vec<u8>]>,
 }
 
 /// The proof that the authentication service has believed a peer.
@@ -183,12 +168,40 @@ pub enum AuthenticationError {
     /// The peer may not have the role that it has on this connection.
     #[error("the peer may not have this role")]
     WrongRole,
-    /// The credential was valid once, or will be.
-    #[error("the credential is not valid at this time")]
+    /// The credential was valid once.
+    #[error("the credential has expired")]
     Expired,
+    /// The credential will be valid.
+    #[error("the credential is not valid yet")]
+    NotValidYet,
     /// The credential or the key was withdrawn.
     #[error("the credential was revoked")]
     Revoked,
+    /// No list of revoked certificates that is believed says whether the certificate was withdrawn.
+    #[error("whether the certificate was revoked is not known")]
+    UnknownRevocationStatus,
+    /// The list that would say whether the certificate was withdrawn is out of date.
+    #[error("the revocation list is out of date")]
+    RevocationListExpired,
+    /// No root that is believed has issued the certificate.
+    #[error("the issuer of the certificate is not known")]
+    UnknownIssuer,
+    /// The certificate is not for this role: for servers instead of clients, for example.
+    #[error("the certificate is for another purpose")]
+    WrongPurpose,
+    /// There are more certificates than are allowed, in the credential or up to a root.
+    #[error("the chain of certificates is too long")]
+    ChainTooLong,
+    /// The certificate is for another key than the one that signs.
+    #[error("the certificate is for another key")]
+    KeyMismatch,
+    /// A certificate is not valid for another reason: a signature, a constraint or an unknown
+    /// extension, for example.
+    #[error("a certificate is invalid: {0}")]
+    InvalidCertificate(String),
+    /// The service does not know this type of credential: basic or X.509.
+    #[error("{0} credentials are not supported")]
+    UnsupportedCredential(&'static str),
     /// The credential does not parse, or its name or key cannot be one.
     #[error("the credential is malformed")]
     MalformedCredential,
@@ -252,6 +265,7 @@ pub(crate) fn validate(
         let reason = "the authentication service answered with another key than the presented one";
         return Err(AuthenticationError::Refused(reason.into()));
     }
+    let peer = peer.with_credential(request.presented.credential);
     Ok(Authenticated { peer })
 }
 
@@ -263,51 +277,6 @@ impl Role {
             Self::Initiator => Self::Responder,
             Self::Responder => Self::Initiator,
         }
-    }
-}
-
-impl<'a> PresentedIdentity<'a> {
-    /// A claim with an Ed25519 key, for the test of a service.
-    pub fn new(name: &'a [u8], signature_key: &'a [u8]) -> Self {
-        Self { name, signature_key, signature_scheme: SignatureScheme::ED25519 }
-    }
-
-    /// The claim with a key of another scheme.
-    #[must_use]
-    pub fn with_signature_scheme(self, signature_scheme: SignatureScheme) -> Self {
-        Self { signature_scheme, ..self }
-    }
-
-    /// The name as text, if it may be the name of an [`Identity`](crate::Identity).
-    ///
-    /// # Errors
-    ///
-    /// [`AuthenticationError::MalformedCredential`] if it may not.
-    pub fn to_name(&self) -> Result<&'a str, AuthenticationError> {
-        str::from_utf8(self.name)
-            .ok()
-            .filter(|name| name::is_identity_name(name))
-            .ok_or(AuthenticationError::MalformedCredential)
-    }
-
-    /// The key, if it has the form of one.
-    ///
-    /// # Errors
-    ///
-    /// [`AuthenticationError::MalformedCredential`] if it does not.
-    pub fn to_public_key(&self) -> Result<PublicKey, AuthenticationError> {
-        PublicKey::new(self.signature_scheme, self.signature_key)
-            .map_err(|_| AuthenticationError::MalformedCredential)
-    }
-}
-
-impl fmt::Debug for PresentedIdentity<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PresentedIdentity")
-            .field("name", &format_args!("\"{}\"", self.name.escape_ascii()))
-            .field("signature_key", &format_args!("{}", STANDARD.encode(self.signature_key)))
-            .field("signature_scheme", &self.signature_scheme)
-            .finish()
     }
 }
 
@@ -359,7 +328,16 @@ impl PeerIdentity {
     ///
     /// It proves nothing by itself; a channel accepts it only as the answer of its service.
     pub fn new(name: impl Into<String>, public_key: PublicKey) -> Self {
-        Self { name: name.into(), public_key }
+        Self { name: name.into(), public_key, certificates: Arc::default() }
+    }
+
+    /// With the certificates of the credential that the service has seen.
+    pub(crate) fn with_credential(mut self, credential: Credential<'_>) -> Self {
+        self.certificates = match credential {
+            Credential::Basic(_) => Arc::default(),
+            Credential::X509(certificates) => certificates.into(),
+        };
+        self
     }
 
     /// The name by which the service knows the peer.
@@ -370,6 +348,25 @@ impl PeerIdentity {
     /// The key with which the peer signs.
     pub fn public_key(&self) -> &PublicKey {
         &self.public_key
+    }
+
+    /// The certificates of the peer's X.509 credential in DER, its own first, as the channel showed them
+    /// to its service; none if the credential is a basic one.
+    ///
+    /// The service vouches for the first one. The others are what the peer has sent, and need not all be
+    /// on the path to a root.
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        &self.certificates
+    }
+}
+
+impl fmt::Debug for PeerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerIdentity")
+            .field("name", &self.name)
+            .field("public_key", &self.public_key)
+            .field("certificates", &self.certificates.len())
+            .finish()
     }
 }
 
@@ -415,10 +412,17 @@ impl AuthenticationError {
         match self {
             Self::UnknownKey | Self::Refused(_) => A::AccessDenied,
             Self::NameMismatch { .. } => A::UnrecognizedName,
-            Self::WrongRole | Self::CredentialChangeRefused | Self::MalformedCredential => {
-                A::BadCertificate
+            Self::WrongRole
+            | Self::CredentialChangeRefused
+            | Self::MalformedCredential
+            | Self::ChainTooLong
+            | Self::KeyMismatch
+            | Self::InvalidCertificate(_) => A::BadCertificate,
+            Self::WrongPurpose | Self::UnsupportedCredential(_) => A::UnsupportedCertificate,
+            Self::UnknownIssuer | Self::UnknownRevocationStatus | Self::RevocationListExpired => {
+                A::UnknownCa
             }
-            Self::Expired => A::CertificateExpired,
+            Self::Expired | Self::NotValidYet => A::CertificateExpired,
             Self::Revoked => A::CertificateRevoked,
             Self::KeyChanged(_) => A::CertificateUnknown,
         }
@@ -428,6 +432,7 @@ impl AuthenticationError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::SignatureScheme;
 
     /// A service that gives one answer to everything.
     struct Always(Result<PeerIdentity, AuthenticationError>);
@@ -533,33 +538,6 @@ mod tests {
     }
 
     #[test]
-    fn name_and_key_of_a_claim_are_checked() {
-        let claim = PresentedIdentity::new("ålice".as_bytes(), &[1; 32]);
-        assert_eq!(claim.to_name(), Ok("ålice"));
-        assert_eq!(claim.to_public_key(), Ok(key(1)));
-
-        let long = [b'a'; 256];
-        for name in [&b""[..], b"\xff", b"two words", b"line\nfeed", b"#comment", &long] {
-            let claim = PresentedIdentity::new(name, &[1; 32]);
-            assert_eq!(claim.to_name(), Err(AuthenticationError::MalformedCredential));
-        }
-        for length in [0, 31, 33] {
-            let bytes = vec![1; length];
-            let claim = PresentedIdentity::new(b"alice", &bytes);
-            assert_eq!(claim.to_public_key(), Err(AuthenticationError::MalformedCredential));
-        }
-    }
-
-    #[test]
-    fn debug_of_a_claim_is_printable() {
-        let claim = PresentedIdentity::new(b"a\n\"\x1b[1m\xff", &[0; 3]);
-        assert_eq!(
-            format!("{claim:?}"),
-            r#"PresentedIdentity { name: "a\n\"\x1b[1m\xff", signature_key: AAAA, signature_scheme: ed25519 }"#
-        );
-    }
-
-    #[test]
     fn roles_are_each_others_peers() {
         assert_eq!(Role::Initiator.peer(), Role::Responder);
         assert_eq!(Role::Responder.peer(), Role::Initiator);
@@ -576,6 +554,15 @@ mod tests {
             (mismatch, A::UnrecognizedName),
             (E::WrongRole, A::BadCertificate),
             (E::Expired, A::CertificateExpired),
+            (E::NotValidYet, A::CertificateExpired),
+            (E::UnknownIssuer, A::UnknownCa),
+            (E::UnknownRevocationStatus, A::UnknownCa),
+            (E::RevocationListExpired, A::UnknownCa),
+            (E::WrongPurpose, A::UnsupportedCertificate),
+            (E::UnsupportedCredential("X.509"), A::UnsupportedCertificate),
+            (E::ChainTooLong, A::BadCertificate),
+            (E::KeyMismatch, A::BadCertificate),
+            (E::InvalidCertificate("a constraint".into()), A::BadCertificate),
             (E::Revoked, A::CertificateRevoked),
             (E::MalformedCredential, A::BadCertificate),
             (ChangedKey::new("alice", &key(1), &key(2)).into(), A::CertificateUnknown),

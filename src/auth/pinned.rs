@@ -42,6 +42,8 @@ use crate::{
 ///
 /// As an [`AuthenticationService`] it believes a peer under these rules:
 ///
+/// - The peer has a basic credential. One with certificates is refused even if its key is pinned: its
+///   name is what an authority says, and the list says nothing about that.
 /// - The name and the key that the peer presents are pinned together. Names compare byte for byte.
 /// - A responder is called as the initiator asked for it, if there is a server name; this
 ///   comparison ignores the case of ASCII letters.

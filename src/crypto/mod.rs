@@ -7,6 +7,8 @@
 mod aead;
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
+#[cfg(feature = "x509")]
+mod certificate;
 mod checked;
 mod library;
 mod memory;
@@ -42,6 +44,8 @@ use self::aws_lc::{AwsLc, HpkePrivateKey};
 use self::{checked::Checked, library::OpenMls, memory::Memory};
 use crate::error::{CryptoError, Error};
 
+#[cfg(feature = "x509")]
+pub(crate) use self::certificate::CERTIFICATE_ALGORITHMS;
 pub(crate) use self::{
     aead::AeadKey,
     signing::{Ed25519Key, MlsSigner, P256Key, SignatureKey},

@@ -205,6 +205,7 @@ impl DmlsSession {
         imports: &[EpochRef],
         seed: Option<LeafSeed>,
     ) -> Result<(), Error> {
+        const LOST: Error = Error::Crypto(CryptoError::Internal("the own leaf"));
         let epoch = self.own.as_ref().ok_or(ApiMisuse::Closed)?.epoch();
         let update = seed.is_some();
         self.dirty = true;
@@ -224,8 +225,10 @@ impl DmlsSession {
             peer.proposal = None;
         }
         if let Some(seed) = seed {
+            let length = self.export_key_length();
             let own = self.own.as_ref().ok_or(ApiMisuse::Closed)?;
-            let entry = EpochEntry::of(own, self.export_key_length())?;
+            let me = self.roster.member(self.roster.me).ok_or(LOST)?;
+            let entry = EpochEntry::of(own, me, length)?;
             if let Some(own) = self.epochs.get_mut(&self.roster.me) {
                 own.insert(epoch, entry, now.monotonic);
             }

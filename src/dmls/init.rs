@@ -259,12 +259,7 @@ impl DmlsSession {
             return unexpected("another number of members");
         }
         for (claim, place) in joined.claims().iter().zip(self.roster.in_group_of(member)) {
-            let claim = claim.presented();
-            let known = self
-                .roster
-                .member(place)
-                .is_some_and(|known| known.identity.public_key().as_bytes() == claim.signature_key);
-            if !known {
+            if self.roster.member(place).is_none_or(|known| *known.claim != *claim) {
                 return unexpected("other members");
             }
         }
@@ -365,7 +360,7 @@ impl DmlsInvitation {
         let mut packages = Vec::new();
         for (place, frame) in universe.members.iter().enumerate() {
             let candidate = Candidate::parse(&self.config, &suites, frame, now)?;
-            if self.claims.get(place) != Some(&candidate.claim) {
+            if self.claims.get(place) != Some(&*candidate.claim) {
                 return Err(unexpected("other members than its group's"));
             }
             let group_id = match place {

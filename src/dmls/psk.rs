@@ -3,10 +3,11 @@
 //! An epoch that an update has begun is remembered at once, because the exporter of MLS knows only
 //! the current one, and erased when every member has acknowledged a later one (DM-11).
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use zeroize::Zeroizing;
 
+use super::universe::Member;
 use crate::{
     error::{CryptoError, Error},
     group::send::{Leaf, OWNER_LEAF, SendGroup},
@@ -32,13 +33,14 @@ pub(super) struct EpochEntry {
 }
 
 impl EpochEntry {
-    /// The epoch in which `group` is.
-    pub(super) fn of(group: &SendGroup, length: usize) -> Result<Self, Error> {
+    /// The epoch in which the group of `owner` is. No commit changes what its leaf claims.
+    pub(super) fn of(group: &SendGroup, owner: &Member, length: usize) -> Result<Self, Error> {
         const NO_LEAF: Error = Error::Crypto(CryptoError::Internal("the owner's leaf"));
         let transcript = group.transcript().first_chunk();
+        let leaf = group.leaf(OWNER_LEAF)?.ok_or(NO_LEAF)?;
         Ok(Self {
             psk: group.export(LABEL, CONTEXT, length)?,
-            leaf: group.leaf(OWNER_LEAF)?.ok_or(NO_LEAF)?,
+            leaf: Leaf { claim: Arc::clone(&owner.claim), ..leaf },
             digest: *transcript.ok_or(CryptoError::Internal("the transcript hash"))?,
         })
     }

@@ -324,7 +324,8 @@ impl DmlsSession {
         group.apply(staged)?;
         let epoch = group.epoch();
         if update {
-            let entry = EpochEntry::of(group, length)?;
+            let owner = self.roster.member(member).ok_or(LOST)?;
+            let entry = EpochEntry::of(group, owner, length)?;
             peer.updated_at = now.monotonic;
             if let Some(epochs) = self.epochs.get_mut(&member) {
                 epochs.insert(epoch, entry, now.monotonic);

@@ -28,17 +28,16 @@ use crate::{
     crypto::CipherSuite,
     error::{CryptoError, Error, SessionError, StoreError},
     group::{
-        Claim,
+        Claim, ClaimedCredential,
         send::{KeyPackages, Leaf, LeafSeed, SendGroup},
     },
-    identity::PublicKey,
     store::{Revision, SessionId, SessionKey, Sessions},
     time::Time,
     wire::{EpochRef, UniverseParameters, encode_frame_part},
 };
 
 const MAGIC: &[u8; 4] = b"dmls";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Where a session is stored, and what was stored there last.
 pub(super) struct Stored {
@@ -74,8 +73,8 @@ struct Blob {
 #[derive(Serialize, Deserialize)]
 struct MemberBlob {
     name: String,
-    /// The name in its leaves.
-    claimed: Vec<u8>,
+    /// What all its leaves say.
+    credential: ClaimedCredential,
     key: Vec<u8>,
     group_id: Vec<u8>,
 }
@@ -99,8 +98,6 @@ struct EpochBlob {
     epoch: u64,
     psk: Secret,
     encryption_key: Vec<u8>,
-    name: Vec<u8>,
-    signature_key: Vec<u8>,
     digest: [u8; 16],
 }
 
@@ -216,16 +213,11 @@ impl DmlsSession {
             });
         }
         let epochs = self.epochs.iter().map(|(&member, epochs)| {
-            let entries = epochs.iter().map(|(epoch, entry)| {
-                let claim = entry.leaf.claim.presented();
-                EpochBlob {
-                    epoch,
-                    psk: entry.psk.clone(),
-                    encryption_key: entry.leaf.encryption_key.clone(),
-                    name: claim.name.to_vec(),
-                    signature_key: claim.signature_key.to_vec(),
-                    digest: entry.digest,
-                }
+            let entries = epochs.iter().map(|(epoch, entry)| EpochBlob {
+                epoch,
+                psk: entry.psk.clone(),
+                encryption_key: entry.leaf.encryption_key.clone(),
+                digest: entry.digest,
             });
             (member, epochs.newest(), entries.collect())
         });
@@ -239,7 +231,7 @@ impl DmlsSession {
                 .iter()
                 .map(|member| MemberBlob {
                     name: member.identity.name().to_owned(),
-                    claimed: member.claim.presented().name.to_vec(),
+                    credential: member.claim.credential().clone(),
                     key: member.identity.public_key().as_bytes().to_vec(),
                     group_id: member.group_id.clone(),
                 })
@@ -294,10 +286,12 @@ impl DmlsSession {
         let (identity, crypto) = (&config.identity, &config.crypto);
         let scheme = identity.public_key().scheme();
         let mut members = Vec::with_capacity(blob.members.len());
-        for MemberBlob { name, claimed, key, group_id } in blob.members {
-            let claim = Claim::restore(claimed, key.clone(), scheme);
-            let key = PublicKey::new(scheme, &key).ok()?;
-            members.push(Member { identity: PeerIdentity::new(name, key), claim, group_id });
+        for MemberBlob { name, credential, key, group_id } in blob.members {
+            let claim = Claim::restore(credential, key, scheme);
+            let key = claim.presented().to_public_key().ok()?;
+            let identity = PeerIdentity::new(name, key);
+            let identity = identity.with_credential(claim.presented().credential);
+            members.push(Member { identity, claim: Arc::new(claim), group_id });
         }
         let parameters = UniverseParameters::decode(&blob.parameters).ok()?;
         let suites = blob.suites.iter().map(|id| CipherSuite::from_id(*id));
@@ -353,8 +347,10 @@ impl DmlsSession {
         }
         let mut epochs = BTreeMap::new();
         for (member, newest, entries) in blob.epochs {
+            // No commit changes a credential.
+            let claim = &roster.member(member)?.claim;
             let entries = entries.into_iter().map(|entry| {
-                let claim = Claim::restore(entry.name, entry.signature_key, scheme);
+                let claim = Arc::clone(claim);
                 let leaf = Leaf { encryption_key: entry.encryption_key, claim };
                 (entry.epoch, EpochEntry { psk: entry.psk, leaf, digest: entry.digest })
             });

@@ -93,14 +93,14 @@ pub(super) struct Roster {
 pub(super) struct Member {
     pub(super) identity: PeerIdentity,
     /// What all its leaves say.
-    pub(super) claim: Claim,
+    pub(super) claim: Arc<Claim>,
     pub(super) group_id: Vec<u8>,
 }
 
 /// A member's KeyPackages, verified.
 pub(super) struct Candidate {
     pub(super) identity: PeerIdentity,
-    pub(super) claim: Claim,
+    pub(super) claim: Arc<Claim>,
     key_packages: Vec<MemberKeyPackage>,
 }
 
@@ -193,10 +193,11 @@ impl Candidate {
         let presented = first.claim().presented();
         let identity = if presented.signature_key == own.public_key().as_bytes() {
             PeerIdentity::new(own.name(), own.public_key().clone())
+                .with_credential(first.claim().presented().credential)
         } else {
             auth::validate(&*config.authentication_service, &request)?.into_peer()
         };
-        let claim = first.claim().clone();
+        let claim = Arc::clone(&first.leaf.claim);
         Ok(Self { identity, claim, key_packages })
     }
 

@@ -3,16 +3,16 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openmls::prelude::{
-    CredentialType, Extensions, GroupId, KeyPackage, KeyPackageVerifyError, Lifetime, MlsGroup,
-    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
-    ProtocolVersion, tls_codec::DeserializeBytes as _,
+    Extensions, GroupId, KeyPackage, KeyPackageVerifyError, Lifetime, MlsGroup, MlsMessageBodyIn,
+    MlsMessageIn, MlsMessageOut, PURE_PLAINTEXT_WIRE_FORMAT_POLICY, ProtocolVersion,
+    tls_codec::DeserializeBytes as _,
 };
 
 use openmls_traits::random::OpenMlsRand as _;
 
 use super::{
-    Claim, Group, Provider, capabilities, ciphersuite, credential, join_config,
-    parameters_extension, signer,
+    Claim, Group, Provider, capabilities, check_credential_types, ciphersuite, credential,
+    credential_type, join_config, parameters_extension, signer,
     storage::{Retention, Storage},
 };
 use crate::{
@@ -109,14 +109,12 @@ impl Hello {
             .ok_or(PeerMisbehaved::MissingTransportParameters("leaf node"))?;
         let parameters = InitiatorParameters::decode(&parameters.0)?;
         let capabilities = leaf.capabilities();
-        if !capabilities.credentials().contains(&CredentialType::Basic) {
-            return Err(PeerIncompatible::Capabilities("basic credentials").into());
-        }
         if !capabilities.ciphersuites().contains(&ciphersuite(suite).into()) {
             return Err(PeerIncompatible::Capabilities("the offered cipher suite").into());
         }
         check_preference(allowed, suite, &parameters)?;
         let claim = Claim::of_leaf(leaf, suite)?;
+        check_credential_types(leaf, [claim.credential_type()])?;
         Ok(Self { key_package, suite, parameters, claim })
     }
 
@@ -133,6 +131,7 @@ impl Hello {
         now: SystemTime,
     ) -> Result<(Group, Vec<u8>), Error> {
         self.claim.differs_from(identity)?;
+        check_credential_types(self.key_package.leaf_node(), [credential_type(identity)])?;
         let crypto = &crypto.watched();
         let provider = Provider { crypto: crypto.for_group(), storage: Storage::new(retention) };
         let signer = signer(identity, crypto);

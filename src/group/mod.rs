@@ -19,21 +19,22 @@ pub(crate) use resume::CommitHeader;
 pub(crate) use update::{StagedUpdate, Verified};
 
 use openmls::prelude::{
-    BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
-    Extension, ExtensionType, LeafNode, LeafNodeIndex, MlsGroup, MlsGroupJoinConfig,
-    OpenMlsProvider, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY, UnknownExtension, WireFormatPolicy,
+    Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
+    ExtensionType, LeafNode, LeafNodeIndex, MlsGroup, MlsGroupJoinConfig, OpenMlsProvider,
+    PURE_CIPHERTEXT_WIRE_FORMAT_POLICY, UnknownExtension, WireFormatPolicy,
 };
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub(crate) use self::storage::Retention;
 use self::storage::Storage;
 use crate::{
-    auth::{PresentedIdentity, Role},
+    auth::{AuthenticationError, PresentedIdentity, Role},
     crypto::{CipherSuite, CryptoProvider, MlsSigner, SignatureScheme},
-    error::{CryptoError, Error, PeerMisbehaved},
+    error::{CryptoError, Error, PeerIncompatible, PeerMisbehaved},
     identity::Identity,
     record::TrafficSecret,
-    wire::TRANSPORT_PARAMETERS,
+    wire::{InvalidCertificates, TRANSPORT_PARAMETERS, decode_certificates},
 };
 
 /// Handshake messages of the group are always encrypted: a commit sent inside the channel may have
@@ -43,6 +44,9 @@ const WIRE_FORMAT: WireFormatPolicy = PURE_CIPHERTEXT_WIRE_FORMAT_POLICY;
 /// The creator of a group is the responder, at leaf 0.
 const RESPONDER_LEAF: u32 = 0;
 const INITIATOR_LEAF: u32 = 1;
+
+/// What every party can read, whether its authentication service believes it or not.
+const CREDENTIAL_TYPES: [CredentialType; 2] = [CredentialType::Basic, CredentialType::X509];
 
 /// A group of two with this party in it.
 pub(crate) struct Group {
@@ -63,9 +67,16 @@ pub(crate) struct EpochSecrets {
 /// A claimed identity, copied out of a leaf.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
-    name: Vec<u8>,
+    credential: ClaimedCredential,
     signature_key: Vec<u8>,
     scheme: SignatureScheme,
+}
+
+/// The credential of a claim.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ClaimedCredential {
+    Basic(Vec<u8>),
+    X509(Vec<Vec<u8>>),
 }
 
 /// What OpenMLS needs to work on one group.
@@ -166,19 +177,48 @@ impl Claim {
         signature_key: &[u8],
         suite: CipherSuite,
     ) -> Result<Self, Error> {
-        let credential = BasicCredential::try_from(credential.clone())
-            .map_err(|_| crate::auth::AuthenticationError::MalformedCredential)?;
-        let name = credential.identity().to_vec();
-        Ok(Self::restore(name, signature_key.to_vec(), suite.signature_scheme()))
+        let content = credential.serialized_content();
+        let credential = match credential.credential_type() {
+            CredentialType::Basic => ClaimedCredential::Basic(content.to_vec()),
+            CredentialType::X509 => ClaimedCredential::X509(decode_certificates(content).map_err(
+                |error| match error {
+                    InvalidCertificates::Malformed => AuthenticationError::MalformedCredential,
+                    InvalidCertificates::TooLong => AuthenticationError::ChainTooLong,
+                },
+            )?),
+            _ => return Err(AuthenticationError::UnsupportedCredential("unknown").into()),
+        };
+        Ok(Self::restore(credential, signature_key.to_vec(), suite.signature_scheme()))
     }
 
     /// A claim that was checked before it was stored.
-    pub(crate) fn restore(name: Vec<u8>, signature_key: Vec<u8>, scheme: SignatureScheme) -> Self {
-        Self { name, signature_key, scheme }
+    pub(crate) fn restore(
+        credential: ClaimedCredential,
+        signature_key: Vec<u8>,
+        scheme: SignatureScheme,
+    ) -> Self {
+        Self { credential, signature_key, scheme }
+    }
+
+    pub(crate) fn credential(&self) -> &ClaimedCredential {
+        &self.credential
     }
 
     pub(crate) fn presented(&self) -> PresentedIdentity<'_> {
-        PresentedIdentity::new(&self.name, &self.signature_key).with_signature_scheme(self.scheme)
+        let presented = match &self.credential {
+            ClaimedCredential::Basic(name) => PresentedIdentity::new(name, &self.signature_key),
+            ClaimedCredential::X509(certificates) => {
+                PresentedIdentity::x509(certificates, &self.signature_key)
+            }
+        };
+        presented.with_signature_scheme(self.scheme)
+    }
+
+    fn credential_type(&self) -> CredentialType {
+        match self.credential {
+            ClaimedCredential::Basic(_) => CredentialType::Basic,
+            ClaimedCredential::X509(_) => CredentialType::X509,
+        }
     }
 
     /// The same identity at both ends means a reflected message or a misconfiguration; MLS forbids
@@ -222,9 +262,20 @@ fn join_config() -> MlsGroupJoinConfig {
         .build()
 }
 
+fn credential_type(identity: &Identity) -> CredentialType {
+    match identity.certificates() {
+        None => CredentialType::Basic,
+        Some(_) => CredentialType::X509,
+    }
+}
+
 fn credential(identity: &Identity) -> CredentialWithKey {
+    let content = match identity.certificates() {
+        None => identity.name().as_bytes().to_vec(),
+        Some(encoded) => encoded.to_vec(),
+    };
     CredentialWithKey {
-        credential: BasicCredential::new(identity.name().as_bytes().to_vec()).into(),
+        credential: Credential::new(credential_type(identity), content),
         signature_key: identity.public_key().as_bytes().to_vec().into(),
     }
 }
@@ -233,12 +284,25 @@ fn signer<'a>(identity: &'a Identity, crypto: &'a CryptoProvider) -> MlsSigner<'
     MlsSigner { key: identity.key(), provider: crypto }
 }
 
+/// The credentials of all members have to be among those that a leaf lists (RFC 9420, section 7.3).
+fn check_credential_types(
+    leaf: &LeafNode,
+    in_use: impl IntoIterator<Item = CredentialType>,
+) -> Result<(), PeerIncompatible> {
+    let listed = leaf.capabilities().credentials();
+    match in_use.into_iter().find(|used| !listed.contains(used)) {
+        None => Ok(()),
+        Some(CredentialType::Basic) => Err(PeerIncompatible::Capabilities("basic credentials")),
+        Some(_) => Err(PeerIncompatible::Capabilities("X.509 credentials")),
+    }
+}
+
 /// What every leaf of this protocol can do.
 fn capabilities(suite: CipherSuite) -> Capabilities {
     Capabilities::builder()
         .ciphersuites(vec![ciphersuite(suite)])
         .extensions(vec![ExtensionType::Unknown(TRANSPORT_PARAMETERS)])
-        .credentials(vec![CredentialType::Basic])
+        .credentials(CREDENTIAL_TYPES.to_vec())
         .build()
 }
 

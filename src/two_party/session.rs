@@ -390,11 +390,13 @@ impl Session {
         if blob.outbox.is_some() != group.pending_epoch().is_some() {
             return Err(corrupt("the pending commit"));
         }
+        let claim = group.peer_claim()?;
+        let peer = PeerIdentity::new(blob.peer_name, peer_key);
         Ok(Self {
             group,
             facts: Facts {
                 initial_role,
-                peer: PeerIdentity::new(blob.peer_name, peer_key),
+                peer: peer.with_credential(claim.presented().credential),
                 server_name,
                 alpn: blob.alpn,
                 peer_max_message_size: blob.peer_max_message_size,

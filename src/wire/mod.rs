@@ -18,6 +18,7 @@
 //! errors.
 
 mod alert;
+mod certificates;
 #[cfg(feature = "tokio")]
 mod codec;
 mod dmls;
@@ -27,6 +28,9 @@ mod parameters;
 mod record;
 
 pub use alert::{Alert, AlertDescription, AlertLevel};
+#[cfg(feature = "x509")]
+pub(crate) use certificates::encode_certificates;
+pub(crate) use certificates::{InvalidCertificates, decode_certificates};
 #[cfg(feature = "tokio")]
 pub use codec::RecordCodec;
 pub(crate) use dmls::{

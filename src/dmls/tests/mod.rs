@@ -8,6 +8,8 @@ mod operations;
 mod removal;
 mod simulation;
 mod store;
+#[cfg(feature = "x509")]
+mod x509;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -103,8 +105,11 @@ impl Setup {
 
     /// A universe that the application defines, its Welcomes not delivered yet.
     pub(super) fn create(&self, count: usize) -> World {
+        self.create_with(self.configs(count))
+    }
+
+    pub(super) fn create_with(&self, configs: Vec<Arc<Config>>) -> World {
         let now = start();
-        let configs = self.configs(count);
         let packages: Vec<_> =
             configs.iter().map(|config| DmlsKeyPackages::new(config, now).unwrap()).collect();
         let members = packages

@@ -35,9 +35,12 @@ fn everyone_sends_to_everyone_in_a_universe_that_the_application_defines() {
 // DM-03
 #[test]
 fn a_universe_is_declared_over_the_wire() {
+    declare_over_the_wire(Setup::default().configs(3));
+}
+
+pub(super) fn declare_over_the_wire(configs: Vec<Arc<Config>>) {
     let now = start();
     let setup = Setup::default();
-    let configs = setup.configs(3);
     let mut packages: Vec<_> =
         configs.iter().map(|config| DmlsKeyPackages::new(config, now).unwrap()).collect();
     let others: Vec<_> = packages[1..].iter().map(|p| p.frame().clone()).collect();

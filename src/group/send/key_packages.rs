@@ -3,13 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openmls::prelude::{
-    CredentialType, KeyPackage, KeyPackageVerifyError, Lifetime, MlsMessageBodyIn, MlsMessageIn,
-    MlsMessageOut, ProtocolVersion, tls_codec::DeserializeBytes as _,
+    KeyPackage, KeyPackageVerifyError, Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
+    ProtocolVersion, tls_codec::DeserializeBytes as _,
 };
 
 use super::{
-    Claim, INTERNAL, Leaf, Provider, Retention, Storage, UNIVERSE_PARAMETERS, ciphersuite,
-    credential, leaf_extensions, send_capabilities, signer,
+    Claim, INTERNAL, Leaf, Provider, Retention, Storage, UNIVERSE_PARAMETERS,
+    check_credential_types, ciphersuite, credential, leaf_extensions, send_capabilities, signer,
 };
 use crate::{
     crypto::{CipherSuite, CryptoProvider},
@@ -141,12 +141,11 @@ impl MemberKeyPackage {
             return Err(PeerMisbehaved::InvalidKeyPackage.into());
         }
         let capabilities = leaf.capabilities();
-        if !capabilities.credentials().contains(&CredentialType::Basic) {
-            return Err(PeerIncompatible::Capabilities("basic credentials").into());
-        }
         if !capabilities.ciphersuites().contains(&ciphersuite(suite).into()) {
             return Err(PeerIncompatible::Capabilities("the offered cipher suite").into());
         }
+        let claim = Claim::of_leaf(leaf, suite)?;
+        check_credential_types(leaf, [claim.credential_type()])?;
         let leaf = Leaf::of(leaf, suite)?;
         if !leaf.can_be_encrypted_to(crypto, suite) {
             return Err(PeerMisbehaved::InvalidKeyPackage.into());

@@ -21,7 +21,7 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use openmls::prelude::{
     Extensions, GroupId, LeafNode, LeafNodeIndex, MlsGroup, MlsGroupJoinConfig, MlsMessageBodyIn,
@@ -40,8 +40,8 @@ pub(crate) use self::{
     random::LeafSeed,
 };
 use super::{
-    Capabilities, Claim, CredentialType, Extension, ExtensionType, Provider, UnknownExtension,
-    WIRE_FORMAT, ciphersuite, credential, signer,
+    CREDENTIAL_TYPES, Capabilities, Claim, Extension, ExtensionType, Provider, UnknownExtension,
+    WIRE_FORMAT, check_credential_types, ciphersuite, credential, credential_type, signer,
     storage::{Retention, Storage, StorageError},
 };
 use crate::{
@@ -99,7 +99,8 @@ pub(crate) struct NewSendGroup<'a> {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Leaf {
     pub(crate) encryption_key: Vec<u8>,
-    pub(crate) claim: Claim,
+    /// Many leaves of one member are remembered, and certificates are long.
+    pub(crate) claim: Arc<Claim>,
 }
 
 /// A message of the owner, opened.
@@ -121,6 +122,11 @@ impl SendGroup {
     ) -> Result<(Self, Vec<u8>), Error> {
         let provider = Provider { crypto: crypto.for_group(), storage: Storage::new(retention) };
         let signer = signer(identity, crypto);
+        let types = plan.members.iter().map(|member| member.claim().credential_type());
+        let types: Vec<_> = types.chain([credential_type(identity)]).collect();
+        for member in &plan.members {
+            check_credential_types(member.key_package.leaf_node(), types.iter().copied())?;
+        }
         let mut mls = MlsGroup::builder()
             .with_group_id(GroupId::from_slice(plan.id))
             .ciphersuite(ciphersuite(suite))
@@ -316,7 +322,7 @@ impl Leaf {
     fn of(leaf: &LeafNode, suite: CipherSuite) -> Result<Self, Error> {
         let encryption_key =
             leaf.encryption_key().tls_serialize_detached().map_err(|_| INTERNAL)?;
-        Ok(Self { encryption_key, claim: Claim::of_leaf(leaf, suite)? })
+        Ok(Self { encryption_key, claim: Arc::new(Claim::of_leaf(leaf, suite)?) })
     }
 
     /// The encryption key as the KEM has it.
@@ -338,7 +344,7 @@ fn send_capabilities(suite: CipherSuite) -> Capabilities {
     Capabilities::builder()
         .ciphersuites(vec![ciphersuite(suite)])
         .extensions(vec![ExtensionType::LastResort, ExtensionType::Unknown(UNIVERSE_PARAMETERS)])
-        .credentials(vec![CredentialType::Basic])
+        .credentials(CREDENTIAL_TYPES.to_vec())
         .build()
 }
 

@@ -140,8 +140,15 @@ fn a_bad_key_package_is_refused_with_its_reason() {
             PeerMisbehaved::InvalidKeyPackage.into(),
         ),
         (
+            "certificates for a service that pins",
+            change(|h| {
+                (h.credential_type, h.name, h.credentials) = (2, vec![1, 7], vec![1, 2]);
+            }),
+            AuthenticationError::UnsupportedCredential("X.509").into(),
+        ),
+        (
             "X.509",
-            change(|h| (h.credential_type, h.name) = (2, vec![])),
+            change(|h| (h.credential_type, h.name, h.credentials) = (2, vec![], vec![1, 2])),
             AuthenticationError::MalformedCredential.into(),
         ),
         (

@@ -2,6 +2,8 @@
 
 mod attack;
 mod attack_commit;
+#[cfg(feature = "x509")]
+mod attack_credential;
 mod attack_group;
 mod attack_handshake;
 mod attack_hello;
@@ -15,6 +17,8 @@ mod rekey;
 mod resumption;
 mod schedules;
 mod suites;
+#[cfg(feature = "x509")]
+mod x509;
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,0 +1,170 @@
+//! What is read in a certificate beside its verification (RFC 5280): its names and its key.
+//!
+//! The verification is webpki's. It hides some of the names, so that nobody compares them by hand;
+//! here they only become the name of a peer that has been verified, or part of an error.
+
+use std::net::IpAddr;
+
+use webpki::EndEntityCert;
+
+use crate::{crypto::SignatureScheme, identity::PublicKey, name};
+
+/// What comes before the key in a SubjectPublicKeyInfo of Ed25519 (RFC 8410, section 4).
+const ED25519_SPKI_PREFIX: &[u8] =
+    &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// What comes before the uncompressed point in one of P-256 (RFC 5480, section 2).
+const P256_SPKI_PREFIX: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+const BOOLEAN: u8 = 0x01;
+const INTEGER: u8 = 0x02;
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const UTF8_STRING: u8 = 0x0c;
+const PRINTABLE_STRING: u8 = 0x13;
+const IA5_STRING: u8 = 0x16;
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const VERSION: u8 = 0xa0;
+const EXTENSIONS: u8 = 0xa3;
+const RFC822_NAME: u8 = 0x81;
+const DNS_NAME: u8 = 0x82;
+const URI: u8 = 0x86;
+const IP_ADDRESS: u8 = 0x87;
+
+/// id-ce-subjectAltName.
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// id-at-commonName.
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+/// Whether `certificate` certifies `key`.
+pub(crate) fn certifies(certificate: &EndEntityCert<'_>, key: &PublicKey) -> bool {
+    let prefix = match key.scheme() {
+        SignatureScheme::ED25519 => ED25519_SPKI_PREFIX,
+        SignatureScheme::ECDSA_SECP256R1_SHA256 => P256_SPKI_PREFIX,
+    };
+    certificate.subject_public_key_info().as_ref().strip_prefix(prefix) == Some(key.as_bytes())
+}
+
+/// The names in the order in which they are to be used as the name of the certificate's holder: the
+/// subject alternative names that are a DNS name, a mailbox, a URI or an IP address, as they stand;
+/// if there are none, the common name. Only those that an identity can have.
+pub(crate) fn names(certificate: &[u8]) -> Vec<String> {
+    read(certificate).unwrap_or_default()
+}
+
+fn read(mut certificate: &[u8]) -> Option<Vec<String>> {
+    let mut certificate = expect(&mut certificate, SEQUENCE)?;
+    let mut tbs = expect(&mut certificate, SEQUENCE)?;
+    if tbs.first() == Some(&VERSION) {
+        expect(&mut tbs, VERSION)?;
+    }
+    expect(&mut tbs, INTEGER)?;
+    for _signature_issuer_validity in 0..3 {
+        expect(&mut tbs, SEQUENCE)?;
+    }
+    let subject = expect(&mut tbs, SEQUENCE)?;
+    expect(&mut tbs, SEQUENCE)?;
+    while !tbs.is_empty() {
+        let (tag, mut content) = element(&mut tbs)?;
+        if tag == EXTENSIONS {
+            let mut extensions = expect(&mut content, SEQUENCE)?;
+            while !extensions.is_empty() {
+                let extension = expect(&mut extensions, SEQUENCE)?;
+                if let Some(names) = subject_alt_name(extension)? {
+                    return alternative_names(names);
+                }
+            }
+        }
+    }
+    common_name(subject)
+}
+
+/// The content of the extension, if it is the one with the names.
+fn subject_alt_name(mut extension: &[u8]) -> Option<Option<&[u8]>> {
+    if expect(&mut extension, OBJECT_IDENTIFIER)? != SUBJECT_ALT_NAME {
+        return Some(None);
+    }
+    if extension.first() == Some(&BOOLEAN) {
+        expect(&mut extension, BOOLEAN)?;
+    }
+    expect(&mut extension, OCTET_STRING).map(Some)
+}
+
+fn alternative_names(mut names: &[u8]) -> Option<Vec<String>> {
+    let mut names = expect(&mut names, SEQUENCE)?;
+    let mut usable = Vec::new();
+    while !names.is_empty() {
+        let (tag, content) = element(&mut names)?;
+        let name = match tag {
+            // Without regard to case, as a server name is.
+            DNS_NAME => text(content).map(str::to_ascii_lowercase),
+            RFC822_NAME | URI => text(content).map(str::to_owned),
+            IP_ADDRESS => address(content).map(|address| address.to_string()),
+            _ => None,
+        };
+        usable.extend(name.filter(|name| name::is_identity_name(name)));
+    }
+    Some(usable)
+}
+
+/// The common name, if there is exactly one.
+fn common_name(mut subject: &[u8]) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    while !subject.is_empty() {
+        let mut attributes = expect(&mut subject, SET)?;
+        while !attributes.is_empty() {
+            let mut attribute = expect(&mut attributes, SEQUENCE)?;
+            if expect(&mut attribute, OBJECT_IDENTIFIER)? != COMMON_NAME {
+                continue;
+            }
+            let (UTF8_STRING | PRINTABLE_STRING | IA5_STRING, content) = element(&mut attribute)?
+            else {
+                return None;
+            };
+            names.push(text(content)?.to_owned());
+        }
+    }
+    let usable = names.len() == 1 && names.iter().all(|name| name::is_identity_name(name));
+    usable.then_some(names)
+}
+
+fn text(content: &[u8]) -> Option<&str> {
+    str::from_utf8(content).ok()
+}
+
+fn address(content: &[u8]) -> Option<IpAddr> {
+    if let Ok(address) = <[u8; 4]>::try_from(content) {
+        return Some(address.into());
+    }
+    <[u8; 16]>::try_from(content).ok().map(IpAddr::from)
+}
+
+/// The content of the next element, which has this tag.
+fn expect<'a>(input: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
+    element(input).filter(|(found, _)| *found == tag).map(|(_, content)| content)
+}
+
+/// The next element of DER, its tag and its content.
+fn element<'a>(input: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let (&[tag, length], mut rest) = input.split_first_chunk()?;
+    let length = match length {
+        0..=0x7f => usize::from(length),
+        0x81 => usize::from(*rest.split_off_first()?),
+        0x82 => {
+            let (length, after) = rest.split_first_chunk()?;
+            rest = after;
+            usize::from(u16::from_be_bytes(*length))
+        }
+        // No certificate that webpki reads is that long.
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    *input = rest;
+    Some((tag, content))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

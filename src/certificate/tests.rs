@@ -1,0 +1,258 @@
+//! Authorities for tests, and what is read in a certificate.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+use rcgen::{
+    BasicConstraints, CertificateRevocationListParams, DnValue, IsCa, Issuer, KeyIdMethod,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, RevokedCertParams,
+    SanType, SignatureAlgorithm, SigningKey,
+};
+pub(crate) use rcgen::{
+    CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, date_time_ymd,
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use super::*;
+use crate::{CryptoProvider, Identity, SignatureScheme, WebPkiVerifier, WebPkiVerifierBuilder};
+
+/// An authority, and those that lead from it to the root.
+pub(crate) struct Authority {
+    params: CertificateParams,
+    key: Key,
+    pem: String,
+    /// Without the root, in PEM.
+    chain: String,
+}
+
+pub(crate) struct Key(Identity);
+
+pub(crate) fn key(identity: &Identity) -> Key {
+    Key(identity.clone())
+}
+
+/// The certificates in a PEM.
+pub(crate) fn der(pem: &str) -> Vec<Vec<u8>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).map(|der| der.unwrap().to_vec()).collect()
+}
+
+impl PublicKeyData for Key {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.public_key().as_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        match self.0.public_key().scheme() {
+            SignatureScheme::ED25519 => &PKCS_ED25519,
+            SignatureScheme::ECDSA_SECP256R1_SHA256 => &PKCS_ECDSA_P256_SHA256,
+        }
+    }
+}
+
+impl SigningKey for Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let signature = self.0.key().sign(&CryptoProvider::default(), message);
+        signature.map_err(|_| rcgen::Error::RemoteKeyError)
+    }
+}
+
+impl Authority {
+    pub(crate) fn root(name: &str) -> Self {
+        Self::root_with(name, SignatureScheme::ED25519)
+    }
+
+    pub(crate) fn root_with(name: &str, scheme: SignatureScheme) -> Self {
+        let (params, key) = (authority(name), Key(Identity::generate_with("key", scheme).unwrap()));
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { params, key, pem, chain: String::new() }
+    }
+
+    pub(crate) fn intermediate(&self, name: &str) -> Self {
+        let (params, key) = (authority(name), Key(Identity::generate("key").unwrap()));
+        let pem = params.signed_by(&key, &self.issuer()).unwrap().pem();
+        let chain = format!("{pem}{}", self.chain);
+        Self { params, key, pem, chain }
+    }
+
+    /// `count` authorities below each other.
+    pub(crate) fn intermediates(&self, count: usize) -> Self {
+        let mut last = self.intermediate("intermediate 1");
+        for number in 2..=count {
+            last = last.intermediate(&format!("intermediate {number}"));
+        }
+        last
+    }
+
+    /// An identity with a new key and a certificate from here.
+    pub(crate) fn identify(&self, params: &CertificateParams) -> Identity {
+        self.certify(params, &Identity::generate("key").unwrap())
+    }
+
+    /// An identity with the key of another one and a certificate from here.
+    pub(crate) fn certify(&self, params: &CertificateParams, key: &Identity) -> Identity {
+        let chain = self.certificates(params, key);
+        Identity::from_x509_pem(&chain, &key.to_pkcs8_pem().unwrap()).unwrap()
+    }
+
+    /// A certificate from here with those above it, in PEM.
+    pub(crate) fn certificates(&self, params: &CertificateParams, key: &Identity) -> String {
+        let own = params.signed_by(&Key(key.clone()), &self.issuer()).unwrap().pem();
+        own + &self.chain
+    }
+
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        serial(&self.params)
+    }
+
+    /// A revocation list in PEM, to be renewed by 2090.
+    pub(crate) fn revoke(&self, serials: &[u64]) -> String {
+        self.revoke_until(serials, 2090)
+    }
+
+    pub(crate) fn revoke_until(&self, serials: &[u64], year: i32) -> String {
+        let revoked = |&serial: &u64| RevokedCertParams {
+            serial_number: serial.into(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::PreSpecified(vec![1]),
+        };
+        list.signed_by(&self.issuer()).unwrap().pem().unwrap()
+    }
+
+    /// Believes this authority.
+    pub(crate) fn verifier(&self) -> WebPkiVerifierBuilder {
+        WebPkiVerifier::builder().roots_pem(&self.pem).unwrap()
+    }
+
+    fn issuer(&self) -> Issuer<'_, &Key> {
+        Issuer::from_params(&self.params, &self.key)
+    }
+}
+
+/// What is in a certificate with these subject alternative names, with a serial of its own.
+pub(crate) fn named(names: &[&str]) -> CertificateParams {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2090, 1, 1);
+    params.serial_number = Some(SERIAL.fetch_add(1, Ordering::Relaxed).into());
+    params.key_identifier_method = KeyIdMethod::PreSpecified(vec![1]);
+    params
+}
+
+pub(crate) fn serial(params: &CertificateParams) -> u64 {
+    let bytes = params.serial_number.as_ref().unwrap().to_bytes();
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut params = named(&[]);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn certificate(params: &CertificateParams) -> Vec<u8> {
+    let key = Key(Identity::generate("key").unwrap());
+    params.signed_by(&key, &Authority::root("root").issuer()).unwrap().der().to_vec()
+}
+
+fn with(names: Vec<SanType>, common_name: impl Into<DnValue>) -> CertificateParams {
+    let mut params = named(&[]);
+    params.subject_alt_names = names;
+    params.distinguished_name.push(DnType::CommonName, common_name.into());
+    params
+}
+
+#[test]
+fn names_come_in_the_order_of_the_extension() {
+    let names = vec![
+        SanType::IpAddress([192, 0, 2, 1].into()),
+        SanType::URI("spiffe://example.org/alice".try_into().unwrap()),
+        SanType::DnsName("Alice.Example.ORG".try_into().unwrap()),
+        SanType::Rfc822Name("Alice@example.org".try_into().unwrap()),
+        SanType::IpAddress(std::net::Ipv6Addr::LOCALHOST.into()),
+    ];
+    assert_eq!(
+        super::names(&certificate(&with(names, "common"))),
+        [
+            "192.0.2.1",
+            "spiffe://example.org/alice",
+            "alice.example.org",
+            "Alice@example.org",
+            "::1"
+        ]
+    );
+}
+
+#[test]
+fn the_common_name_counts_without_the_extension_alone() {
+    assert_eq!(names(&certificate(&with(vec![], "alice"))), ["alice"]);
+    // The extension has nothing that could be the name of an identity.
+    let mailbox = SanType::Rfc822Name("two words".try_into().unwrap());
+    assert!(names(&certificate(&with(vec![mailbox], "alice"))).is_empty());
+    for name in ["two words", "#comment", "li\ne", "al\u{202e}ice", ""] {
+        assert!(names(&certificate(&with(vec![], name))).is_empty(), "{name:?}");
+    }
+    let printable = DnValue::PrintableString("alice".try_into().unwrap());
+    assert_eq!(names(&certificate(&with(vec![], printable))), ["alice"]);
+    let other = DnValue::BmpString("alice".try_into().unwrap());
+    assert!(names(&certificate(&with(vec![], other))).is_empty());
+}
+
+#[test]
+fn a_certificate_certifies_its_key_alone() {
+    let root = Authority::root("root");
+    let keys: Vec<_> = SignatureScheme::ALL
+        .iter()
+        .flat_map(|scheme| [(); 2].map(|()| Identity::generate_with("key", *scheme).unwrap()))
+        .collect();
+    for (place, key) in keys.iter().enumerate() {
+        let issued = named(&["alice"]).signed_by(&Key(key.clone()), &root.issuer()).unwrap();
+        let der = CertificateDer::from(issued.der().to_vec());
+        let parsed = EndEntityCert::try_from(&der).unwrap();
+        for (other, key) in keys.iter().enumerate() {
+            assert_eq!(certifies(&parsed, key.public_key()), place == other);
+        }
+    }
+}
+
+// CH-10
+#[test]
+fn every_cut_of_a_certificate_is_read_without_a_panic() {
+    let whole = certificate(&with(vec![], "alice"));
+    for end in 0..whole.len() {
+        assert!(names(&whole[..end]).is_empty(), "{end}");
+    }
+}
+
+proptest! {
+    // CH-10
+    #[test]
+    fn any_bytes_are_read_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..100),
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4),
+    ) {
+        names(&bytes);
+        let mut changed = certificate(&named(&["alice", "192.0.2.1"]));
+        for (place, byte) in changes {
+            let place = place % changed.len();
+            changed[place] = byte;
+        }
+        names(&changed);
+    }
+}
