@@ -196,7 +196,7 @@ fn seeds(start: u64, count: u64) -> std::ops::Range<u64> {
 // DM-09, DM-13
 #[test]
 fn every_message_arrives_once_in_order_and_all_agree() {
-    for seed in seeds(0, 12) {
+    for seed in seeds(0, 10) {
         let count = [3, 3, 4, 5][usize::try_from(seed % 4).unwrap()];
         let schedules = 240 / count;
         Run { count, schedules, leaf_replacement: true, ..Run::default() }.run(seed);
@@ -206,7 +206,7 @@ fn every_message_arrives_once_in_order_and_all_agree() {
 // DM-08
 #[test]
 fn the_same_without_leaf_replacement() {
-    for seed in seeds(1_000_000, 8) {
+    for seed in seeds(1_000_000, 10) {
         Run { count: 3, schedules: 100, ..Run::default() }.run(seed);
     }
 }
@@ -214,7 +214,7 @@ fn the_same_without_leaf_replacement() {
 // DM-14
 #[test]
 fn the_same_over_links_that_lose() {
-    for seed in seeds(2_000_000, 8) {
+    for seed in seeds(2_000_000, 6) {
         let run = Run { count: 4, schedules: 50, leaf_replacement: true, ..Run::default() };
         Run { losses: true, ..run }.run(seed);
     }
@@ -223,7 +223,7 @@ fn the_same_over_links_that_lose() {
 // DM-12
 #[test]
 fn the_same_when_a_member_is_removed() {
-    for seed in seeds(3_000_000, 40) {
+    for seed in seeds(3_000_000, 24) {
         let (count, losses) = (5, seed % 2 == 0);
         let run = Run { count, schedules: 3, leaf_replacement: true, losses, ..Run::default() };
         Run { leaves: Some(Leave::Removed), ..run }.run(seed);
@@ -233,7 +233,7 @@ fn the_same_when_a_member_is_removed() {
 // DM-12, DM-14, DM-16
 #[test]
 fn the_same_when_a_member_vanishes() {
-    for seed in seeds(4_000_000, 40) {
+    for seed in seeds(4_000_000, 16) {
         let run = Run { count: 4, schedules: 3, leaf_replacement: true, ..Run::default() };
         Run { leaves: Some(Leave::Vanishes), ..run }.run(seed);
     }
@@ -241,7 +241,7 @@ fn the_same_when_a_member_vanishes() {
 
 #[test]
 fn the_same_with_crashes() {
-    for seed in seeds(5_000_000, 6) {
+    for seed in seeds(5_000_000, 4) {
         let run = Run { count: 3, schedules: 20, leaf_replacement: true, ..Run::default() };
         Run { crashes: true, ..run }.run(seed);
     }
