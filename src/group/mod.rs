@@ -16,7 +16,7 @@ mod welcome;
 
 pub(crate) use hello::{Hello, Offer};
 pub(crate) use resume::CommitHeader;
-pub(crate) use update::{StagedUpdate, Verified};
+pub(crate) use update::StagedUpdate;
 
 use openmls::prelude::{
     Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
@@ -54,6 +54,8 @@ pub(crate) struct Group {
     provider: Provider,
     suite: CipherSuite,
     identity: Identity,
+    /// Who this party is once the pending update is applied, if that changes.
+    next_identity: Option<Identity>,
     role: Role,
 }
 
@@ -122,6 +124,11 @@ impl Group {
         EpochSecrets::export(self.epoch(), |label| self.export(label, &[], self.suite.hash_len()))
     }
 
+    /// Who this party is.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// The claim in the peer's leaf.
     pub(crate) fn peer_claim(&self) -> Result<Claim, Error> {
         Claim::of_leaf(self.peer_leaf()?, self.suite)
@@ -148,6 +155,7 @@ impl Group {
             provider: Provider { crypto: self.provider.crypto.clone(), storage },
             suite: self.suite,
             identity: self.identity.clone(),
+            next_identity: self.next_identity.clone(),
             role: self.role,
         }
     }
@@ -219,6 +227,12 @@ impl Claim {
             ClaimedCredential::Basic(_) => CredentialType::Basic,
             ClaimedCredential::X509(_) => CredentialType::X509,
         }
+    }
+
+    /// It is this identity's.
+    fn is_of(&self, identity: &Identity) -> bool {
+        self.name == identity.name().as_bytes()
+            && self.signature_key == identity.public_key().as_bytes()
     }
 
     /// The same identity at both ends means a reflected message or a misconfiguration; MLS forbids

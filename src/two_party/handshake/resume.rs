@@ -115,9 +115,11 @@ impl Handshake {
         if self.role != Role::Initiator || request.has_early_data() {
             return Err(UNEXPECTED.into());
         }
-        let Answer::Respond { session, dropped_own, .. } =
-            request.answer(&self.config, None, now, out)?
-        else {
+        let answer = request.answer(&self.config, None, now, out);
+        if let Err(Error::PeerNotTrusted(_)) = answer {
+            request.give_up(&self.config)?;
+        }
+        let Answer::Respond { session, dropped_own, .. } = answer? else {
             return Err(UNEXPECTED.into());
         };
         let early_data = match dropped_own {

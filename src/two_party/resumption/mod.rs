@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 
 pub(crate) use self::table::{Incoming, View};
 use self::table::{OnRequest, answers, on_request};
-use super::session::Session;
+use super::session::{Applied, Session};
 use crate::{
     config::Config,
     crypto::constant_time_eq,
@@ -98,7 +98,7 @@ impl Requester {
     ) -> Result<Self, Error> {
         let fresh = session.outbox().is_none();
         if fresh {
-            session.start_update(&[])?;
+            session.start_update(&[], None)?;
         }
         // Stored even if the commit was there: connections that still use the session are given up.
         session.set_requested();
@@ -176,7 +176,11 @@ impl Requester {
                 return Err(PeerMisbehaved::CommitForWrongEpoch.into());
             }
             session.merge_update()?;
-            session.apply_update(response, config, now)?;
+            if let Applied::Refused(reason) = session.try_update(response, config, now)? {
+                // The peer will say nothing else, and it is authentic: this session is over.
+                session.remove()?;
+                return Err(reason.into());
+            }
             match session.persist() {
                 Ok(()) => {
                     session.lease = self.lease;
@@ -253,7 +257,7 @@ impl Request {
             _ => false,
         };
         if session.outbox().is_none() {
-            session.start_update(&[u8::from(taken)])?;
+            session.start_update(&[u8::from(taken)], None)?;
             session.persist()?;
         }
         let commit = match session.outbox() {
@@ -267,6 +271,13 @@ impl Request {
             took_early_data: taken,
             dropped_own: row == OnRequest::DropOwnThenApply,
         })
+    }
+
+    /// The request came as the answer to one, and its new identity is refused (2P-13): nobody will say
+    /// anything else about this session, so it is over.
+    pub(super) fn give_up(&self, config: &Config) -> Result<(), Error> {
+        let header = CommitHeader::parse(&self.commit)?;
+        config.remove_session(&SessionId::new(header.group_id))
     }
 
     /// Loads the session and does to the copy what the table says, up to the answer.

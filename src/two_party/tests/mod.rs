@@ -15,6 +15,7 @@ mod handshake;
 mod providers;
 mod rekey;
 mod resumption;
+mod rotation;
 mod schedules;
 mod suites;
 #[cfg(feature = "x509")]
