@@ -34,6 +34,7 @@ use crate::{
     crypto::{CipherSuite, CryptoProvider},
     error::{ConfigError, Error},
     identity::Identity,
+    key_log::KeyLog,
     store::{SessionId, SessionStore, Sessions},
     wire::{MAX_EARLY_DATA, MIN_MESSAGE_SIZE},
 };
@@ -55,6 +56,7 @@ pub struct Config {
     pub(crate) session_store: Option<Arc<dyn SessionStore>>,
     pub(crate) session_lifetime: Duration,
     pub(crate) revisit_interval: Option<Duration>,
+    pub(crate) key_log: Option<Arc<dyn KeyLog>>,
     pub(crate) sessions: Option<Arc<Sessions>>,
 }
 
@@ -118,6 +120,7 @@ pub struct ConfigBuilder<I, A> {
     session_lifetime: Duration,
     former_identities: Vec<Identity>,
     revisit_interval: Option<Duration>,
+    key_log: Option<Arc<dyn KeyLog>>,
 }
 
 /// A [`ConfigBuilder`] lacks its identity.
@@ -145,6 +148,7 @@ impl Config {
             session_lifetime: SESSION_LIFETIME,
             former_identities: Vec::new(),
             revisit_interval: None,
+            key_log: None,
         }
     }
 
@@ -163,6 +167,7 @@ impl Config {
             session_lifetime: config.session_lifetime,
             former_identities: config.former_identities,
             revisit_interval: config.revisit_interval,
+            key_log: config.key_log,
         }
     }
 
@@ -184,6 +189,19 @@ impl Config {
     /// The bounds.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Whether a session is stored that this configuration can look for, which is how a responder
+    /// chooses among several when an initiator [wants to resume](crate::ClientHello::session_id).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when the store fails.
+    pub fn has_session(&self, session: &SessionId) -> Result<bool, Error> {
+        match &self.sessions {
+            Some(sessions) => Ok(sessions.find(session)?.is_some()),
+            None => Ok(false),
+        }
     }
 
     /// Erases a session from the store: it will not be resumed. A connection that uses it goes on.
@@ -214,6 +232,7 @@ impl<A> ConfigBuilder<WantsIdentity, A> {
             session_lifetime: self.session_lifetime,
             former_identities: self.former_identities,
             revisit_interval: self.revisit_interval,
+            key_log: self.key_log,
         }
     }
 }
@@ -236,6 +255,7 @@ impl<I> ConfigBuilder<I, WantsAuthenticationService> {
             session_lifetime: self.session_lifetime,
             former_identities: self.former_identities,
             revisit_interval: self.revisit_interval,
+            key_log: self.key_log,
         }
     }
 }
@@ -301,6 +321,14 @@ impl<I, A> ConfigBuilder<I, A> {
         self
     }
 
+    /// Writes the secrets of all connections down, with a [`KeyLogFile`](crate::KeyLogFile) for example.
+    /// Whoever has them reads everything, so this is for debugging and nothing else. Default: nobody
+    /// is told any secret, whatever the environment says.
+    pub fn key_log(mut self, log: impl KeyLog + 'static) -> Self {
+        self.key_log = Some(Arc::new(log));
+        self
+    }
+
     /// How often the authentication service is asked about the peer again while a connection lasts,
     /// with [`Purpose::Revisit`](crate::Purpose::Revisit) (2P-13). When it says no, the connection ends
     /// with the alert for its reason. On streams this happens while somebody reads or writes; a
@@ -362,6 +390,7 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
             session_lifetime: self.session_lifetime,
             former_identities: self.former_identities,
             revisit_interval: self.revisit_interval,
+            key_log: self.key_log,
             sessions,
         })
     }

@@ -34,7 +34,9 @@ use crate::{
     error::{CryptoError, Error, PeerIncompatible, PeerMisbehaved},
     identity::Identity,
     record::TrafficSecret,
-    wire::{InvalidCertificates, TRANSPORT_PARAMETERS, decode_certificates},
+    wire::{
+        GroupParameters, InvalidCertificates, TRANSPORT_PARAMETERS, decode_certificates,
+    },
 };
 
 /// Handshake messages of the group are always encrypted: a commit sent inside the channel may have
@@ -122,6 +124,13 @@ impl Group {
     /// The traffic secrets of the current epoch.
     pub(crate) fn traffic_secrets(&self) -> Result<EpochSecrets, Error> {
         EpochSecrets::export(self.epoch(), |label| self.export(label, &[], self.suite.hash_len()))
+    }
+
+    /// The hash of the ClientHello with which the group began.
+    pub(crate) fn client_hello_hash(&self) -> Result<Vec<u8>, Error> {
+        let parameters = self.mls.extensions().unknown(TRANSPORT_PARAMETERS);
+        let parameters = parameters.ok_or(CryptoError::Internal("the group context"))?;
+        Ok(GroupParameters::decode(&parameters.0)?.client_hello_hash)
     }
 
     /// Who this party is.

@@ -24,6 +24,7 @@ use tokio::{
     net::{TcpStream, tcp},
 };
 use tokio_util::io::poll_read_buf;
+use zeroize::Zeroizing;
 
 use super::{
     io::MlsStream,
@@ -32,9 +33,11 @@ use super::{
     write_side::WriteSide,
 };
 use crate::{
-    auth::PeerIdentity,
+    auth::{PeerIdentity, Role},
+    crypto::CipherSuite,
     error::{ApiMisuse, Error},
     identity::Identity,
+    name::ServerName,
     two_party::{Control, Counters, KeyChange, Outcome, Shared, Statistics},
 };
 
@@ -226,7 +229,7 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
         Ok(outcome.get().unwrap_or(Ok(()))?)
     }
 
-    async fn until(&mut self, is_done: impl Fn(&Counters) -> bool) -> io::Result<()> {
+    async fn until(&self, is_done: impl Fn(&Counters) -> bool) -> io::Result<()> {
         poll_fn(|cx| {
             self.inner.reading.visit();
             self.poll_until(&is_done, cx)
@@ -299,6 +302,46 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
     /// Whether the other half belongs to the same stream.
     pub fn is_pair_of(&self, other: &OwnedWriteHalf<IO>) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether this party connected or accepted.
+    pub fn role(&self) -> Role {
+        self.inner.shared.info.role
+    }
+
+    /// The cipher suite.
+    pub fn cipher_suite(&self) -> CipherSuite {
+        self.inner.shared.info.suite
+    }
+
+    /// The application protocol that was selected, if any.
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.inner.shared.info.alpn.as_deref()
+    }
+
+    /// The name of the service that the initiator asked for.
+    pub fn server_name(&self) -> Option<&ServerName> {
+        self.inner.shared.info.server_name.as_ref()
+    }
+
+    /// As [`MlsStream::channel_binding`].
+    pub fn channel_binding(&self) -> [u8; 32] {
+        self.inner.shared.info.channel_binding
+    }
+
+    /// As [`MlsStream::export_secret`]; waits while the other half is at work.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::export_secret`].
+    pub async fn export_secret(
+        &mut self,
+        label: &str,
+        context: &[u8],
+        length: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let guard = poll_fn(|cx| self.inner.write.poll_take(Side::Helper, cx)).await;
+        guard.1.sender.export_secret(label, context, length)
     }
 
     /// Who the peer is.
@@ -414,6 +457,46 @@ impl<IO: IntoSplit> OwnedWriteHalf<IO> {
             inner.publish_update(write);
         }
         result
+    }
+
+    /// Whether this party connected or accepted.
+    pub fn role(&self) -> Role {
+        self.inner.shared.info.role
+    }
+
+    /// The cipher suite.
+    pub fn cipher_suite(&self) -> CipherSuite {
+        self.inner.shared.info.suite
+    }
+
+    /// The application protocol that was selected, if any.
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.inner.shared.info.alpn.as_deref()
+    }
+
+    /// The name of the service that the initiator asked for.
+    pub fn server_name(&self) -> Option<&ServerName> {
+        self.inner.shared.info.server_name.as_ref()
+    }
+
+    /// As [`MlsStream::channel_binding`].
+    pub fn channel_binding(&self) -> [u8; 32] {
+        self.inner.shared.info.channel_binding
+    }
+
+    /// As [`MlsStream::export_secret`]; waits while the other half is at work.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::export_secret`].
+    pub async fn export_secret(
+        &mut self,
+        label: &str,
+        context: &[u8],
+        length: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let guard = poll_fn(|cx| self.inner.write.poll_take(Side::Owner, cx)).await;
+        guard.1.sender.export_secret(label, context, length)
     }
 
     /// Who the peer is.

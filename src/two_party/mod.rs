@@ -4,6 +4,7 @@
 //! socket, starts no task and reads no clock. What it has to send it appends to a buffer of the
 //! caller's. [`crate::MlsStream`] is this machine with a socket.
 
+mod client_hello;
 mod established;
 mod handshake;
 mod key_packages;
@@ -23,16 +24,17 @@ use bytes::{Bytes, BytesMut};
 use zeroize::Zeroizing;
 
 use self::shared::Counter;
+pub use self::{
+    client_hello::{Accepted, Acceptor, ClientHello},
+    key_packages::KeyPackages,
+    shared::{EarlyDataStatus, HandshakeKind, Statistics},
+};
 pub(crate) use self::{
     established::Established,
     handshake::{Handshake, Progress},
     receiver::{Control, Incoming},
     sender::Sender,
     shared::{Counters, Shared},
-};
-pub use self::{
-    key_packages::KeyPackages,
-    shared::{EarlyDataStatus, HandshakeKind, Statistics},
 };
 #[cfg(feature = "tokio")]
 pub(crate) use self::{

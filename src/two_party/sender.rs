@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     error::{ApiMisuse, CryptoError, Error, PeerMisbehaved},
     group::{EpochSecrets, Group},
+    key_log::KeyLog,
     record::{Output, RecordKey, SendPath},
     time::Time,
     wire::{Alert, AlertDescription, ContentType, ENVELOPE_LEN, MAX_PLAINTEXT, TwoPartyMessage},
@@ -238,7 +239,8 @@ impl Sender {
     /// Sends under the new epoch from now on, and gives the key to receive with.
     fn switch(&mut self, secrets: EpochSecrets) -> Result<RecordKey, Error> {
         let epoch = secrets.epoch;
-        let (send, receive) = record_keys(&self.session.group, self.shared.info.role, secrets)?;
+        let (role, key_log) = (self.shared.info.role, self.config.key_log.as_deref());
+        let (send, receive) = record_keys(key_log, &self.session.group, role, secrets)?;
         self.path.switch(send);
         self.shared.counters.epoch.set(epoch);
         Ok(receive)
@@ -361,10 +363,18 @@ impl Sender {
 /// The keys of an epoch: to send with, and to receive with (TL-01). The client is the initiator of
 /// this connection.
 pub(crate) fn record_keys(
+    key_log: Option<&dyn KeyLog>,
     group: &Group,
     role: Role,
     secrets: EpochSecrets,
 ) -> Result<(RecordKey, RecordKey), Error> {
+    if let Some(log) = key_log {
+        let session = group.client_hello_hash()?;
+        for (party, secret) in [("CLIENT", &secrets.client), ("SERVER", &secrets.server)] {
+            let label = format!("MLS_TLS_{party}_TRAFFIC_SECRET_{}", secrets.epoch);
+            log.log(&label, &session, secret.expose());
+        }
+    }
     let derive = |secret| RecordKey::derive(group.crypto(), group.suite(), secret);
     let (client, server) = (derive(secrets.client)?, derive(secrets.server)?);
     Ok(match role {

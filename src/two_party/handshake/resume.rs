@@ -200,7 +200,10 @@ pub(super) fn request_any(
     for id in sessions.of_name(server_name)? {
         let requester =
             Session::load(config, &id, now).and_then(|mut session| match session.try_lease() {
-                true => Requester::start(session, early_data.unwrap_or_default(), out).map(Some),
+                true => {
+                    let early_data = early_data.unwrap_or_default();
+                    Requester::start(config, session, early_data, out).map(Some)
+                }
                 false => Ok(None),
             });
         match requester {

@@ -1,7 +1,7 @@
 //! Identities that change inside a channel, and peers that are asked about again (2P-13).
 
 use std::sync::{
-    Mutex,
+    Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
@@ -30,7 +30,7 @@ impl AuthenticationService for Judge {
         let (purpose, error) = match request.purpose {
             Purpose::Handshake => ("handshake", None),
             Purpose::Update { .. } => {
-                let refusing = match &mut *self.chance.lock().unwrap() {
+                let refusing = match &mut *lock(&self.chance) {
                     Some(rng) => rng.below(2) == 0,
                     None => self.refusing.load(Relaxed),
                 };
@@ -40,7 +40,7 @@ impl AuthenticationService for Judge {
                 ("revisit", self.revoked.load(Relaxed).then_some(AuthenticationError::Revoked))
             }
         };
-        self.asked.lock().unwrap().push(purpose);
+        lock(&self.asked).push(purpose);
         match error {
             Some(error) => Err(error),
             None => Ok(PeerIdentity::new(
@@ -53,6 +53,10 @@ impl AuthenticationService for Judge {
     fn trust_digest(&self) -> Option<[u8; 32]> {
         Some([7; 32])
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Two parties, and what each of them thinks of the other.
@@ -115,7 +119,7 @@ fn assert_is(pair: &mut Pair, role: Role, expected: &Identity) {
 
 // 2P-13
 #[test]
-fn an_identity_changes_inside_a_channel() {
+pub(super) fn an_identity_changes_inside_a_channel() {
     for role in BOTH {
         let world = World::new();
         let mut pair = world.connect();
@@ -154,7 +158,7 @@ fn an_identity_changes_inside_a_channel() {
 
 // 2P-13: refusal leaves the channel on the old identity, and both ends in step.
 #[test]
-fn a_refused_identity_changes_nothing() {
+pub(super) fn a_refused_identity_changes_nothing() {
     for role in BOTH {
         let world = World::new();
         let mut pair = world.connect();
@@ -454,7 +458,7 @@ const RESUMED: Option<HandshakeKind> = Some(HandshakeKind::Resumed);
 
 // 2P-13, 2P-14
 #[test]
-fn a_session_goes_on_under_the_new_identity() {
+pub(super) fn a_session_goes_on_under_the_new_identity() {
     for role in BOTH {
         let mut stored = Stored::new();
         let (mut pair, kind) = stored.connect();
