@@ -318,6 +318,9 @@ impl Connection {
     /// it stays that and the channel goes on. The change comes with an update of this party's keys. If
     /// that crosses one of the peer's, it is made again by itself.
     ///
+    /// If the connection ends before the peer has decided, the change may take place when the session is
+    /// resumed, or not at all: ask [`Connection::identity`] then.
+    ///
     /// This connection and its session have the new identity from then on, when it is resumed, too. The
     /// configuration and its other connections do not: for those make a new one, with
     /// [`ConfigBuilder::former_identity`](crate::ConfigBuilder::former_identity) if sessions are stored.
