@@ -34,6 +34,7 @@ use crate::{
     crypto::{CipherSuite, CryptoProvider},
     error::{ConfigError, Error},
     identity::Identity,
+    key_log::KeyLog,
     store::{SessionId, SessionStore, Sessions},
     wire::{MAX_EARLY_DATA, MIN_MESSAGE_SIZE},
 };
@@ -45,6 +46,7 @@ const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Clone)]
 pub struct Config {
     pub(crate) identity: Identity,
+    pub(crate) former_identities: Vec<Identity>,
     pub(crate) authentication_service: Arc<dyn AuthenticationService>,
     pub(crate) crypto: CryptoProvider,
     pub(crate) cipher_suites: Vec<CipherSuite>,
@@ -53,6 +55,8 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) session_store: Option<Arc<dyn SessionStore>>,
     pub(crate) session_lifetime: Duration,
+    pub(crate) revisit_interval: Option<Duration>,
+    pub(crate) key_log: Option<Arc<dyn KeyLog>>,
     pub(crate) sessions: Option<Arc<Sessions>>,
 }
 
@@ -114,6 +118,9 @@ pub struct ConfigBuilder<I, A> {
     limits: Limits,
     session_store: Option<Arc<dyn SessionStore>>,
     session_lifetime: Duration,
+    former_identities: Vec<Identity>,
+    revisit_interval: Option<Duration>,
+    key_log: Option<Arc<dyn KeyLog>>,
 }
 
 /// A [`ConfigBuilder`] lacks its identity.
@@ -139,6 +146,9 @@ impl Config {
             limits: Limits::default(),
             session_store: None,
             session_lifetime: SESSION_LIFETIME,
+            former_identities: Vec::new(),
+            revisit_interval: None,
+            key_log: None,
         }
     }
 
@@ -155,6 +165,9 @@ impl Config {
             limits: config.limits,
             session_store: config.session_store,
             session_lifetime: config.session_lifetime,
+            former_identities: config.former_identities,
+            revisit_interval: config.revisit_interval,
+            key_log: config.key_log,
         }
     }
 
@@ -178,6 +191,19 @@ impl Config {
         self.limits
     }
 
+    /// Whether a session is stored that this configuration can look for, which is how a responder
+    /// chooses among several when an initiator [wants to resume](crate::ClientHello::session_id).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] when the store fails.
+    pub fn has_session(&self, session: &SessionId) -> Result<bool, Error> {
+        match &self.sessions {
+            Some(sessions) => Ok(sessions.find(session)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     /// Erases a session from the store: it will not be resumed. A connection that uses it goes on.
     ///
     /// # Errors
@@ -185,7 +211,7 @@ impl Config {
     /// [`Error::Store`] when the store fails. That no such session is stored is no error.
     pub fn remove_session(&self, session: &SessionId) -> Result<(), Error> {
         if let Some(sessions) = &self.sessions {
-            sessions.remove(&sessions.key(session)?)?;
+            sessions.remove_id(session)?;
         }
         Ok(())
     }
@@ -204,6 +230,9 @@ impl<A> ConfigBuilder<WantsIdentity, A> {
             limits: self.limits,
             session_store: self.session_store,
             session_lifetime: self.session_lifetime,
+            former_identities: self.former_identities,
+            revisit_interval: self.revisit_interval,
+            key_log: self.key_log,
         }
     }
 }
@@ -224,6 +253,9 @@ impl<I> ConfigBuilder<I, WantsAuthenticationService> {
             limits: self.limits,
             session_store: self.session_store,
             session_lifetime: self.session_lifetime,
+            former_identities: self.former_identities,
+            revisit_interval: self.revisit_interval,
+            key_log: self.key_log,
         }
     }
 }
@@ -276,6 +308,36 @@ impl<I, A> ConfigBuilder<I, A> {
         self
     }
 
+    /// An identity that this party had before, or another one that it has; may be called again. New
+    /// connections do not use it. Sessions that began under it are found and resumed, and so are those
+    /// that began under either identity and have
+    /// [changed](crate::Connection::rotate_identity) to the other one.
+    ///
+    /// A session is stored under the identity of its handshake, without any signature key. So who
+    /// changes the identity of live channels and starts again with the new one lists the old one
+    /// here until its sessions have come to their end. Default: none.
+    pub fn former_identity(mut self, identity: Identity) -> Self {
+        self.former_identities.push(identity);
+        self
+    }
+
+    /// Writes the secrets of all connections down, with a [`KeyLogFile`](crate::KeyLogFile) for example.
+    /// Whoever has them reads everything, so this is for debugging and nothing else. Default: nobody
+    /// is told any secret, whatever the environment says.
+    pub fn key_log(mut self, log: impl KeyLog + 'static) -> Self {
+        self.key_log = Some(Arc::new(log));
+        self
+    }
+
+    /// How often the authentication service is asked about the peer again while a connection lasts,
+    /// with [`Purpose::Revisit`](crate::Purpose::Revisit) (2P-13). When it says no, the connection ends
+    /// with the alert for its reason. On streams this happens while somebody reads or writes; a
+    /// pending read is enough. Default: never.
+    pub fn revisit_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.revisit_interval = interval.into();
+        self
+    }
+
     /// The bounds. Default: [`Limits::default`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -297,13 +359,22 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
         }
         self.rekey.check()?;
         self.limits.check()?;
+        if self.revisit_interval.is_some_and(|interval| interval.is_zero()) {
+            return Err(ConfigError::OutOfRange("the interval of revisiting is zero").into());
+        }
         self.crypto.warm_up();
         let sessions = match &self.session_store {
             Some(store) => {
                 let digest =
                     self.authentication_service.trust_digest().ok_or(ConfigError::NoTrustDigest)?;
                 let store = Arc::clone(store);
-                Some(Arc::new(Sessions::new(store, self.crypto.clone(), &self.identity, &digest)?))
+                Some(Arc::new(Sessions::new(
+                    store,
+                    self.crypto.clone(),
+                    &self.identity,
+                    &self.former_identities,
+                    &digest,
+                )?))
             }
             None => None,
         };
@@ -317,6 +388,9 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
             limits: self.limits,
             session_store: self.session_store,
             session_lifetime: self.session_lifetime,
+            former_identities: self.former_identities,
+            revisit_interval: self.revisit_interval,
+            key_log: self.key_log,
             sessions,
         })
     }

@@ -46,6 +46,10 @@ pub enum Error {
     /// A session cannot be resumed, or goes on elsewhere.
     #[error("the session: {0}")]
     Session(#[from] SessionError),
+    /// The peer's authentication service does not accept the new identity. The channel goes on, and
+    /// this party is who it was (2P-13).
+    #[error("the peer does not accept the new identity")]
+    RotationRefused,
     /// The session store failed. What it stored last stands.
     #[error("the session store: {0}")]
     Store(#[from] StoreError),
@@ -263,6 +267,15 @@ pub enum ApiMisuse {
     /// Early data is longer than 1 MiB.
     #[error("early data is longer than 1 MiB")]
     EarlyDataTooLong,
+    /// The peer has not yet answered the last change of this party's identity.
+    #[error("a change of identity is outstanding")]
+    RotationOutstanding,
+    /// The new identity signs with another scheme than the cipher suite has.
+    #[error("the identity's key is not of the signature scheme of the cipher suite")]
+    SignatureScheme,
+    /// The new identity has the peer's key.
+    #[error("the identity's key is the peer's")]
+    PeersKey,
     /// Application data does not fit into a frame.
     #[error("application data is longer than a frame may be")]
     MessageTooLong,
@@ -420,7 +433,10 @@ impl Error {
             Self::KeyExhausted | Self::Crypto(_) | Self::Config(_) | Self::Store(_) => {
                 A::InternalError
             }
-            Self::AlertReceived(_) | Self::Truncated | Self::ApiMisuse(_) => return None,
+            Self::AlertReceived(_)
+            | Self::Truncated
+            | Self::RotationRefused
+            | Self::ApiMisuse(_) => return None,
         })
     }
 
@@ -451,6 +467,7 @@ impl From<Error> for io::Error {
             }
             Error::ApiMisuse(ApiMisuse::UnreadData) => io::ErrorKind::ResourceBusy,
             Error::ApiMisuse(_) | Error::Config(_) => io::ErrorKind::InvalidInput,
+            Error::RotationRefused => io::ErrorKind::PermissionDenied,
             Error::Session(SessionError::Superseded) => io::ErrorKind::ConnectionAborted,
             Error::Session(_) => io::ErrorKind::NotFound,
             Error::KeyExhausted | Error::Crypto(_) | Error::Store(_) => io::ErrorKind::Other,

@@ -105,6 +105,7 @@ mod group;
 mod identity;
 #[doc(hidden)]
 pub mod internal;
+mod key_log;
 mod name;
 mod record;
 mod store;
@@ -132,6 +133,7 @@ pub use dmls::{
 };
 pub use error::Error;
 pub use identity::{Identity, PublicKey};
+pub use key_log::{KeyLog, KeyLogFile};
 pub use name::ServerName;
 #[cfg(feature = "redb")]
 pub use store::RedbStore;
@@ -140,11 +142,14 @@ pub use store::{
 };
 #[cfg(feature = "tokio")]
 pub use stream::{
-    Accept, Connect, IntoSplit, MlsAcceptor, MlsConnector, MlsFramed, MlsListener, MlsStream,
-    OwnedReadHalf, OwnedWriteHalf,
+    Accept, Connect, IntoSplit, LazyConfigAcceptor, MlsAcceptor, MlsConnector, MlsFramed,
+    MlsListener, MlsStream, OwnedReadHalf, OwnedWriteHalf, StartHandshake,
 };
 pub use time::Time;
-pub use two_party::{Connection, EarlyDataStatus, Event, HandshakeKind, KeyPackages, Statistics};
+pub use two_party::{
+    Accepted, Acceptor, ClientHello, Connection, EarlyDataStatus, Event, HandshakeKind,
+    KeyPackages, Statistics,
+};
 
 /// The code in the README is tested like any other.
 #[cfg(all(doctest, feature = "tokio", feature = "redb"))]

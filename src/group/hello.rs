@@ -173,6 +173,7 @@ impl Hello {
             provider,
             suite: self.suite,
             identity: identity.clone(),
+            next_identity: None,
             role: Role::Responder,
         };
         Ok((group, welcome))

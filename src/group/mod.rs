@@ -16,7 +16,7 @@ mod welcome;
 
 pub(crate) use hello::{Hello, Offer};
 pub(crate) use resume::CommitHeader;
-pub(crate) use update::{StagedUpdate, Verified};
+pub(crate) use update::StagedUpdate;
 
 use openmls::prelude::{
     Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
@@ -34,7 +34,7 @@ use crate::{
     error::{CryptoError, Error, PeerIncompatible, PeerMisbehaved},
     identity::Identity,
     record::TrafficSecret,
-    wire::{InvalidCertificates, TRANSPORT_PARAMETERS, decode_certificates},
+    wire::{GroupParameters, InvalidCertificates, TRANSPORT_PARAMETERS, decode_certificates},
 };
 
 /// Handshake messages of the group are always encrypted: a commit sent inside the channel may have
@@ -54,6 +54,8 @@ pub(crate) struct Group {
     provider: Provider,
     suite: CipherSuite,
     identity: Identity,
+    /// Who this party is once the pending update is applied, if that changes.
+    next_identity: Option<Identity>,
     role: Role,
 }
 
@@ -122,6 +124,18 @@ impl Group {
         EpochSecrets::export(self.epoch(), |label| self.export(label, &[], self.suite.hash_len()))
     }
 
+    /// The hash of the ClientHello with which the group began.
+    pub(crate) fn client_hello_hash(&self) -> Result<Vec<u8>, Error> {
+        let parameters = self.mls.extensions().unknown(TRANSPORT_PARAMETERS);
+        let parameters = parameters.ok_or(CryptoError::Internal("the group context"))?;
+        Ok(GroupParameters::decode(&parameters.0)?.client_hello_hash)
+    }
+
+    /// Who this party is.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// The claim in the peer's leaf.
     pub(crate) fn peer_claim(&self) -> Result<Claim, Error> {
         Claim::of_leaf(self.peer_leaf()?, self.suite)
@@ -148,6 +162,7 @@ impl Group {
             provider: Provider { crypto: self.provider.crypto.clone(), storage },
             suite: self.suite,
             identity: self.identity.clone(),
+            next_identity: self.next_identity.clone(),
             role: self.role,
         }
     }
@@ -219,6 +234,20 @@ impl Claim {
             ClaimedCredential::Basic(_) => CredentialType::Basic,
             ClaimedCredential::X509(_) => CredentialType::X509,
         }
+    }
+
+    /// It is this identity's.
+    fn is_of(&self, identity: &Identity) -> bool {
+        let is_credential = match (&self.credential, identity.certificates()) {
+            (ClaimedCredential::Basic(name), None) => name == identity.name().as_bytes(),
+            (ClaimedCredential::X509(claimed), Some(own)) => {
+                decode_certificates(own).is_ok_and(|own| own == *claimed)
+            }
+            _ => false,
+        };
+        is_credential
+            && self.scheme == identity.public_key().scheme()
+            && self.signature_key == identity.public_key().as_bytes()
     }
 
     /// The same identity at both ends means a reflected message or a misconfiguration; MLS forbids

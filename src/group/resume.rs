@@ -7,11 +7,11 @@ use openmls::prelude::{
 };
 use zeroize::Zeroizing;
 
-use super::{EpochSecrets, Group, Provider, storage::Storage};
+use super::{Claim, EpochSecrets, Group, Provider, storage::Storage};
 use crate::{
     auth::Role,
     crypto::{CipherSuite, CryptoProvider},
-    error::{CryptoError, Error, InvalidMessage},
+    error::{CryptoError, Error, InvalidMessage, SessionError},
     identity::Identity,
 };
 
@@ -49,32 +49,47 @@ impl Group {
         self.provider.storage.snapshot().map_err(|_| CryptoError::Internal("the snapshot").into())
     }
 
-    /// The group that a snapshot was cut from. `None`: it is no such snapshot, or another party's.
+    /// The group that a snapshot was cut from, if it is that of one of these identities. `None`: it is
+    /// no such snapshot.
     pub(crate) fn restore(
         snapshot: &[u8],
         id: &[u8],
         initial_role: Role,
         suite: CipherSuite,
-        identity: &Identity,
+        identities: &[Identity],
         crypto: &CryptoProvider,
-    ) -> Option<Self> {
+    ) -> Option<Result<Self, SessionError>> {
         let storage = Storage::restore(snapshot).ok()?;
         let mls = MlsGroup::load(&storage, &GroupId::from_slice(id)).ok()??;
-        let own = mls.own_leaf_node()?;
-        let fits = own.signature_key().as_slice() == identity.public_key().as_bytes()
-            && mls.ciphersuite() == super::ciphersuite(suite)
+        let own = Claim::of_leaf(mls.own_leaf_node()?, suite).ok()?;
+        let next = match mls.pending_commit() {
+            Some(commit) => Some(Claim::of_leaf(commit.update_path_leaf_node()?, suite).ok()?),
+            None => None,
+        };
+        let fits = mls.ciphersuite() == super::ciphersuite(suite)
             && mls.own_leaf_index().u32()
                 == match initial_role {
                     Role::Responder => super::RESPONDER_LEAF,
                     Role::Initiator => super::INITIATOR_LEAF,
                 };
-        fits.then(|| Self {
-            mls,
-            provider: Provider { crypto: crypto.for_group(), storage },
-            suite,
-            identity: identity.clone(),
-            role: initial_role,
-        })
+        if !fits {
+            return None;
+        }
+        let find = |claim: &Claim| {
+            let identity = identities.iter().find(|identity| claim.is_of(identity));
+            identity.cloned().ok_or(SessionError::Configuration("its identity"))
+        };
+        let next_identity = next.filter(|next| *next != own).map(|next| find(&next)).transpose();
+        Some(find(&own).and_then(|identity| {
+            Ok(Self {
+                mls,
+                provider: Provider { crypto: crypto.for_group(), storage },
+                suite,
+                identity,
+                next_identity: next_identity?,
+                role: initial_role,
+            })
+        }))
     }
 
     /// Exports from the epoch to which the pending update leads.

@@ -1,14 +1,16 @@
 //! Self-updates: this party's, pending until the peer answers, and the peer's.
 
 use openmls::prelude::{
-    MlsMessageBodyIn, MlsMessageIn, ProcessMessageError, ProcessedMessageContent, ProtocolMessage,
-    Sender, StagedCommit, ValidationError, tls_codec::DeserializeBytes as _,
+    MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, ProcessMessageError, ProcessedMessageContent,
+    ProtocolMessage, Sender, StagedCommit, ValidationError, tls_codec::DeserializeBytes as _,
 };
+use openmls_traits::signatures::Signer as _;
 
-use super::{Claim, Group, signer};
+use super::{Claim, Group, ciphersuite, credential, signer};
 use crate::{
     auth::Authenticated,
-    error::{CryptoError, Error, InvalidMessage, PeerMisbehaved},
+    error::{ApiMisuse, CryptoError, Error, InvalidMessage, PeerMisbehaved},
+    identity::Identity,
     wire::TRANSPORT_PARAMETERS,
 };
 
@@ -45,32 +47,65 @@ impl Unverified {
 impl Group {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn start_update(&mut self) -> Result<Vec<u8>, Error> {
-        self.start_update_saying(&[])
+        self.start_update_saying(&[], None)
     }
 
     /// Stages an update of this party's own keys and gives the MLSMessage for it, with
-    /// `authenticated_data`. The group stays in its epoch.
+    /// `authenticated_data`. The group stays in its epoch. With `next` this party becomes somebody
+    /// else: the commit is signed with the old key, its leaf with the new one (RFC 9420, section
+    /// 12.4).
     pub(crate) fn start_update_saying(
         &mut self,
         authenticated_data: &[u8],
+        next: Option<&Identity>,
     ) -> Result<Vec<u8>, Error> {
         let Self { mls, provider, identity, .. } = self;
+        let crypto = &provider.crypto;
         mls.set_aad(authenticated_data.to_vec());
-        mls.commit_builder()
+        let builder = mls
+            .commit_builder()
             .force_self_update(true)
             .load_psks(&provider.storage)
             .map_err(|_| INTERNAL)?
             // Nobody reads a GroupInfo; building one costs more than the rest of the commit.
-            .create_group_info(false)
-            .build(&provider.crypto, &provider.crypto, &signer(identity, &provider.crypto), |_| {
-                true
-            })
+            .create_group_info(false);
+        let old_signer = signer(identity, crypto);
+        let built = match next {
+            None => builder.build(crypto, crypto, &old_signer, |_| true),
+            Some(next) => {
+                let new_signer = NewSignerBundle {
+                    signer: &signer(next, crypto),
+                    credential_with_key: credential(next),
+                };
+                builder.build_with_new_signer(crypto, crypto, &old_signer, new_signer, |_| true)
+            }
+        };
+        let commit = built
             .map_err(|_| INTERNAL)?
             .stage_commit(provider)
             .map_err(|_| INTERNAL)?
             .into_commit()
             .to_bytes()
-            .map_err(|_| INTERNAL)
+            .map_err(|_| INTERNAL)?;
+        self.next_identity = next.cloned();
+        Ok(commit)
+    }
+
+    /// Whether this party could become `next` in this group.
+    pub(crate) fn check_identity(&self, next: &Identity) -> Result<(), Error> {
+        let scheme = signer(next, &self.provider.crypto).signature_scheme();
+        if scheme != ciphersuite(self.suite).signature_algorithm() {
+            return Err(ApiMisuse::SignatureScheme.into());
+        }
+        if self.peer_claim()?.differs_from(next).is_err() {
+            return Err(ApiMisuse::PeersKey.into());
+        }
+        Ok(())
+    }
+
+    /// The pending update changes who this party is.
+    pub(crate) fn is_rotating(&self) -> bool {
+        self.next_identity.is_some()
     }
 
     /// The epoch to which the pending update leads.
@@ -80,6 +115,7 @@ impl Group {
 
     /// Drops the pending update (2P-10).
     pub(crate) fn drop_update(&mut self) -> Result<(), Error> {
+        self.next_identity = None;
         self.mls.clear_pending_commit(&self.provider.storage).map_err(|_| INTERNAL)
     }
 
@@ -88,6 +124,9 @@ impl Group {
         self.mls.merge_pending_commit(&self.provider).map_err(|_| INTERNAL)?;
         // The key of the own leaf is replaced.
         self.provider.crypto.forget();
+        if let Some(next) = self.next_identity.take() {
+            self.identity = next;
+        }
         Ok(())
     }
 
@@ -145,6 +184,7 @@ impl Group {
 
     /// Applies the peer's update. A pending update of this party is gone with the old epoch.
     pub(crate) fn apply(&mut self, Verified(commit): Verified) -> Result<(), Error> {
+        self.next_identity = None;
         self.mls.merge_staged_commit(&self.provider, *commit).map_err(|_| INTERNAL)
     }
 }

@@ -127,6 +127,7 @@ impl Joined {
             provider: self.provider,
             suite: self.suite,
             identity: self.identity,
+            next_identity: None,
             role: Role::Initiator,
         })
     }

@@ -15,6 +15,11 @@ impl TrafficSecret {
     pub(crate) fn new(secret: Zeroizing<Vec<u8>>) -> Self {
         Self(secret)
     }
+
+    /// For a key log.
+    pub(crate) fn expose(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// The key of one direction in one epoch, with its nonces.

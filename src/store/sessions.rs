@@ -29,7 +29,10 @@ const MAX_ATTEMPTS: usize = 16;
 pub(crate) struct Sessions {
     store: Arc<dyn SessionStore>,
     crypto: CryptoProvider,
-    trust: [u8; 32],
+    /// The scopes of what is stored: that of the configuration's identity, then those of former ones.
+    scopes: Vec<[u8; 32]>,
+    /// Everybody whom this party can sign for. Stored sessions have no signature keys.
+    identities: Mutex<Vec<Identity>>,
     leases: Mutex<HashMap<SessionKey, usize>>,
 }
 
@@ -48,26 +51,84 @@ pub(crate) struct Lease {
 }
 
 impl Sessions {
-    /// The sessions of `identity` under the trust configuration with this digest.
+    /// The sessions that began under `identity` or one of the `former` ones, with the trust
+    /// configuration that has this digest.
     pub(crate) fn new(
         store: Arc<dyn SessionStore>,
         crypto: CryptoProvider,
         identity: &Identity,
+        former: &[Identity],
         trust_digest: &[u8; 32],
     ) -> Result<Self, Error> {
-        let own = [identity.public_key().as_bytes(), identity.name().as_bytes()].concat();
-        let trust = hash(&crypto, Domain::Trust, trust_digest, &own)?;
-        Ok(Self { store, crypto, trust, leases: Mutex::default() })
+        let identities: Vec<_> = std::iter::once(identity).chain(former).cloned().collect();
+        let scope = |identity: &Identity| {
+            let own = [identity.public_key().as_bytes(), identity.name().as_bytes()].concat();
+            hash(&crypto, Domain::Trust, trust_digest, &own)
+        };
+        let scopes = identities.iter().map(scope).collect::<Result<_, _>>()?;
+        Ok(Self {
+            store,
+            crypto,
+            scopes,
+            identities: Mutex::new(identities),
+            leases: Mutex::default(),
+        })
     }
 
-    /// The key of a session. Under another trust configuration the session has another one, so that
-    /// a strict configuration never meets what a lax one accepted.
+    /// This party can sign for `identity` as well, as long as the process lives.
+    pub(crate) fn add_identity(&self, identity: &Identity) {
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = identities.iter().any(|known| {
+            (known.name(), known.public_key()) == (identity.name(), identity.public_key())
+        });
+        if !is_known {
+            identities.push(identity.clone());
+        }
+    }
+
+    pub(crate) fn identities(&self) -> Vec<Identity> {
+        self.identities.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The key of a session that begins now. Under another trust configuration the session has another
+    /// one, so that a strict configuration never meets what a lax one accepted. It keeps its key when
+    /// this party's identity changes.
     pub(crate) fn key(&self, id: &SessionId) -> Result<SessionKey, Error> {
-        Ok(SessionKey::new(hash(&self.crypto, Domain::Session, &self.trust, id.as_bytes())?))
+        self.key_in(self.own_scope(), id)
+    }
+
+    fn key_in(&self, scope: &[u8; 32], id: &SessionId) -> Result<SessionKey, Error> {
+        Ok(SessionKey::new(hash(&self.crypto, Domain::Session, scope, id.as_bytes())?))
+    }
+
+    fn own_scope(&self) -> &[u8; 32] {
+        self.scopes.first().unwrap_or(&[0; 32])
     }
 
     pub(crate) fn load(&self, key: &SessionKey) -> Result<Option<StoredSession>, StoreError> {
         self.store.load(key)
+    }
+
+    /// The session, whichever of the identities it began under.
+    pub(crate) fn find(
+        &self,
+        id: &SessionId,
+    ) -> Result<Option<(SessionKey, StoredSession)>, Error> {
+        for scope in &self.scopes {
+            let key = self.key_in(scope, id)?;
+            if let Some(stored) = self.load(&key)? {
+                return Ok(Some((key, stored)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes a session, whichever of the identities it began under.
+    pub(crate) fn remove_id(&self, id: &SessionId) -> Result<(), Error> {
+        for scope in &self.scopes {
+            self.remove(&self.key_in(scope, id)?)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn commit(
@@ -83,14 +144,18 @@ impl Sessions {
         self.store.remove(key)
     }
 
-    /// The sessions with a server, newest first.
+    /// The sessions with a server, newest first; those of former identities come last.
     pub(crate) fn of_name(&self, name: &ServerName) -> Result<Vec<SessionId>, Error> {
-        Ok(self.load_names(&self.name_key(name)?)?.1)
+        let mut ids = Vec::new();
+        for scope in &self.scopes {
+            ids.extend(self.load_names(&self.name_key(scope, name)?)?.1);
+        }
+        Ok(ids)
     }
 
     /// Adds a session to those of a server.
     pub(crate) fn remember(&self, name: &ServerName, id: &SessionId) -> Result<(), Error> {
-        self.change_names(name, |ids| {
+        self.change_names(self.own_scope(), name, |ids| {
             ids.retain(|other| other != id);
             ids.insert(0, id.clone());
             ids.truncate(MAX_SESSIONS_OF_NAME);
@@ -99,15 +164,19 @@ impl Sessions {
 
     /// Takes a session from those of a server.
     pub(crate) fn forget(&self, name: &ServerName, id: &SessionId) -> Result<(), Error> {
-        self.change_names(name, |ids| ids.retain(|other| other != id))
+        for scope in &self.scopes {
+            self.change_names(scope, name, |ids| ids.retain(|other| other != id))?;
+        }
+        Ok(())
     }
 
     fn change_names(
         &self,
+        scope: &[u8; 32],
         name: &ServerName,
         change: impl Fn(&mut Vec<SessionId>),
     ) -> Result<(), Error> {
-        let key = self.name_key(name)?;
+        let key = self.name_key(scope, name)?;
         for _ in 0..MAX_ATTEMPTS {
             let (revision, before) = self.load_names(&key)?;
             let mut ids = before.clone();
@@ -138,9 +207,9 @@ impl Sessions {
         Ok((Some(stored.revision), ids))
     }
 
-    fn name_key(&self, name: &ServerName) -> Result<SessionKey, Error> {
+    fn name_key(&self, scope: &[u8; 32], name: &ServerName) -> Result<SessionKey, Error> {
         let name = name.as_str().as_bytes();
-        Ok(SessionKey::new(hash(&self.crypto, Domain::Name, &self.trust, name)?))
+        Ok(SessionKey::new(hash(&self.crypto, Domain::Name, scope, name)?))
     }
 
     /// Marks a session as in use, if it is not.

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// How much is read at once before the peer is known.
-const READ_SIZE: usize = 4096;
+pub(super) const READ_SIZE: usize = 4096;
 
 /// Opens channels as the initiator; the counterpart of `tokio_rustls::TlsConnector`.
 #[derive(Clone)]
@@ -235,6 +236,25 @@ impl MlsAcceptor {
     }
 }
 
+impl<IO: AsyncRead + AsyncWrite + Unpin> Accept<IO> {
+    /// A handshake whose first message is answered in `out`, with so much time left.
+    pub(super) fn begun(
+        io: IO,
+        handshake: Result<Handshake, Error>,
+        input: BytesMut,
+        out: BytesMut,
+        limits: Limits,
+        left: Duration,
+    ) -> Self {
+        let state = match handshake {
+            Ok(handshake) => State::Handshaking(Box::new(handshake)),
+            Err(error) => State::Failed(error),
+        };
+        let timer = tokio::time::sleep(left);
+        Self(MidHandshake { io: Some(io), state, input, out, early_data: None, limits, timer })
+    }
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
     fn new(io: IO, state: State, out: BytesMut, limits: Limits) -> Self {
         let timer = tokio::time::sleep(limits.handshake_timeout);
@@ -341,7 +361,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
 }
 
 /// Sends all of `out` and flushes the transport.
-fn send<IO: AsyncWrite + Unpin>(
+pub(super) fn send<IO: AsyncWrite + Unpin>(
     io: &mut IO,
     out: &mut BytesMut,
     cx: &mut Context<'_>,

@@ -24,9 +24,10 @@ use crate::{
     auth::{PeerIdentity, Role},
     crypto::CipherSuite,
     error::{ApiMisuse, Error},
+    identity::Identity,
     name::ServerName,
     store::SessionId,
-    two_party::{Control, EarlyDataStatus, HandshakeKind, KeyChange, Shared, Statistics},
+    two_party::{Control, Counters, EarlyDataStatus, HandshakeKind, KeyChange, Shared, Statistics},
 };
 
 /// An established channel over a transport; the same type for both roles.
@@ -76,7 +77,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MlsStream<IO> {
     /// and finishes while the stream is read. [`ApiMisuse::PeerClosed`] when the transport ended.
     pub async fn rekey(&mut self) -> io::Result<()> {
         let ticket = self.request_rekey()?;
-        poll_fn(|cx| self.poll_updated(ticket, cx)).await
+        let is_done = |counters: &Counters| counters.own_updates.value() >= ticket;
+        poll_fn(|cx| self.poll_until(is_done, cx)).await
     }
 
     /// Asks for an update without waiting for it; reading and writing carry it out. Gives the value
@@ -89,11 +91,45 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MlsStream<IO> {
         Ok(self.write.request_update()?)
     }
 
-    fn poll_updated(&mut self, ticket: u64, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    /// Changes who this party is, without a new connection (2P-13). Resolves when the peer has accepted
+    /// it and the new epoch is in use in both directions. See
+    /// [`Connection::rotate_identity`](crate::Connection::rotate_identity).
+    ///
+    /// While it waits for the peer, data that arrives is read ahead and kept. Dropping the future
+    /// does not take the change back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RotationRefused`] when the peer does not accept the new identity: the channel goes on
+    /// with the old one. [`ApiMisuse::RotationOutstanding`], [`ApiMisuse::SignatureScheme`] and
+    /// [`ApiMisuse::PeersKey`] when nothing was asked for; otherwise as [`MlsStream::rekey`].
+    pub async fn rotate_identity(&mut self, next: Identity) -> io::Result<()> {
+        let outcome = self.write.request_rotation(next)?;
+        poll_fn(|cx| self.poll_until(|_| outcome.get().is_some(), cx)).await?;
+        Ok(outcome.get().unwrap_or(Ok(()))?)
+    }
+
+    /// Asks for a change of identity without waiting for it; reading and writing carry it out. The peer
+    /// has decided when one of [`Statistics::rotations`] and [`Statistics::refused_rotations`] has
+    /// grown.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::rotate_identity`], except for what comes later.
+    pub fn request_rotation(&mut self, next: Identity) -> io::Result<()> {
+        self.write.request_rotation(next)?;
+        Ok(())
+    }
+
+    fn poll_until(
+        &mut self,
+        is_done: impl Fn(&Counters) -> bool,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             let drained =
                 self.write.poll_drain(&mut self.io, &self.writing, Side::Owner, cx)?.is_ready();
-            if self.shared.counters.own_updates.value() >= ticket {
+            if is_done(&self.shared.counters) {
                 return if drained { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
             self.read.check_read_ahead()?;
@@ -151,6 +187,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MlsStream<IO> {
 }
 
 impl<IO> MlsStream<IO> {
+    /// Who this party is on this connection.
+    pub fn identity(&self) -> &Identity {
+        self.write.sender.identity()
+    }
+
     /// Who the peer is: what the authentication service established.
     pub fn peer(&self) -> PeerIdentity {
         self.shared.peer()

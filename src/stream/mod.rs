@@ -3,6 +3,7 @@
 mod framed;
 mod handshake;
 mod io;
+mod lazy;
 mod listener;
 mod read_side;
 mod scratch;
@@ -13,5 +14,6 @@ mod write_side;
 pub use framed::MlsFramed;
 pub use handshake::{Accept, Connect, MlsAcceptor, MlsConnector};
 pub use io::MlsStream;
+pub use lazy::{LazyConfigAcceptor, StartHandshake};
 pub use listener::MlsListener;
 pub use split::{IntoSplit, OwnedReadHalf, OwnedWriteHalf};

@@ -69,7 +69,7 @@ pub(super) trait Ends {
     /// Sends what is left over from earlier, if the transport takes it.
     fn drain(&mut self, cx: &Context<'_>);
 
-    /// When the rekey policy has to be looked at.
+    /// When the rekey policy has to be looked at, or the peer be revisited.
     fn deadline(&self) -> Option<Instant>;
 
     /// This side has closed; and if so, whether its last update is still to be answered.
@@ -179,9 +179,7 @@ impl ReadSide {
             if goal == Goal::Data && self.receiver.is_closed() && self.is_settled(ends.closing()) {
                 return Poll::Ready(Ok(Progress::End));
             }
-            if goal == Goal::Data
-                && let Some(passed) = self.poll_timer(ends.deadline(), cx)
-            {
+            if let Some(passed) = self.poll_timer(ends.deadline(), direction, side, cx) {
                 self.control = Some(Control::Timeout(passed));
                 continue;
             }
@@ -257,14 +255,22 @@ impl ReadSide {
     }
 
     /// Gives the deadline when it has passed. Registers the task otherwise.
-    fn poll_timer(&mut self, deadline: Option<Instant>, cx: &Context<'_>) -> Option<Instant> {
+    fn poll_timer(
+        &mut self,
+        deadline: Option<Instant>,
+        direction: &Direction,
+        side: Side,
+        cx: &Context<'_>,
+    ) -> Option<Instant> {
         let passed = deadline?;
         let deadline = tokio::time::Instant::from_std(passed);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
-        let mut cx = Context::from_waker(cx.waker());
+        // As a transport, a timer remembers one task.
+        direction.register(side, cx);
+        let mut cx = Context::from_waker(direction.waker());
         timer.as_mut().poll(&mut cx).is_ready().then_some(passed)
     }
 

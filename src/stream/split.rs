@@ -24,6 +24,7 @@ use tokio::{
     net::{TcpStream, tcp},
 };
 use tokio_util::io::poll_read_buf;
+use zeroize::Zeroizing;
 
 use super::{
     io::MlsStream,
@@ -32,9 +33,12 @@ use super::{
     write_side::WriteSide,
 };
 use crate::{
-    auth::PeerIdentity,
+    auth::{PeerIdentity, Role},
+    crypto::CipherSuite,
     error::{ApiMisuse, Error},
-    two_party::{Control, KeyChange, Shared, Statistics},
+    identity::Identity,
+    name::ServerName,
+    two_party::{Control, Counters, KeyChange, Outcome, Shared, Statistics},
 };
 
 /// A transport that comes apart into a reader and a writer without a lock between them.
@@ -78,7 +82,9 @@ struct Inner<IO: IntoSplit> {
     /// [`Closing`] of the sending half: closed, and lingering.
     closed: AtomicBool,
     lingering: AtomicBool,
-    /// When the rekey policy has to be looked at; changes once an epoch.
+    /// The sending half waits for an answer, which the reading half may leave unopened behind its data.
+    expecting: AtomicBool,
+    /// When the rekey policy has to be looked at, or the peer be revisited.
     deadline: Mutex<Option<Instant>>,
 }
 
@@ -105,6 +111,7 @@ impl<IO: IntoSplit> MlsStream<IO> {
             has_output: AtomicBool::new(write.has_output()),
             closed: AtomicBool::new(write.closing() != Closing::Open),
             lingering: AtomicBool::new(write.closing() == Closing::Lingering),
+            expecting: AtomicBool::new(false),
             deadline: Mutex::new(write.sender.timeout()),
             read: Lent::new((read_io, read)),
             write: Lent::new((write_io, write)),
@@ -168,12 +175,34 @@ impl<IO: IntoSplit> Inner<IO> {
 
     /// Asks for an update.
     fn poll_request(&self, side: Side, cx: &Context<'_>) -> Poll<Result<u64, Error>> {
+        self.poll_start(side, cx, WriteSide::request_update)
+    }
+
+    /// Asks for a change of identity, once: `next` is taken.
+    fn poll_rotation(
+        &self,
+        next: &mut Option<Identity>,
+        side: Side,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Outcome, Error>> {
+        self.poll_start(side, cx, |write| {
+            let next = next.take().ok_or(ApiMisuse::RotationOutstanding)?;
+            write.request_rotation(next)
+        })
+    }
+
+    fn poll_start<T>(
+        &self,
+        side: Side,
+        cx: &Context<'_>,
+        start: impl FnOnce(&mut WriteSide) -> Result<T, Error>,
+    ) -> Poll<Result<T, Error>> {
         let mut guard = ready!(self.write.poll_take(side, cx));
         let (io, write) = &mut *guard;
-        let ticket = write.request_update();
+        let started = start(write);
         let _ = write.poll_drain(io, &self.writing, side, cx);
         self.publish_update(write);
-        Poll::Ready(ticket)
+        Poll::Ready(started)
     }
 }
 
@@ -185,17 +214,37 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
     /// As [`MlsStream::rekey`].
     pub async fn rekey(&mut self) -> io::Result<()> {
         let ticket = poll_fn(|cx| self.inner.poll_request(Side::Helper, cx)).await?;
+        self.until(|counters| counters.own_updates.value() >= ticket).await
+    }
+
+    /// As [`MlsStream::rotate_identity`]. Data that arrives meanwhile is kept for the next read.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::rotate_identity`].
+    pub async fn rotate_identity(&mut self, next: Identity) -> io::Result<()> {
+        let mut next = Some(next);
+        let outcome = poll_fn(|cx| self.inner.poll_rotation(&mut next, Side::Helper, cx)).await?;
+        self.until(|_| outcome.get().is_some()).await?;
+        Ok(outcome.get().unwrap_or(Ok(()))?)
+    }
+
+    async fn until(&self, is_done: impl Fn(&Counters) -> bool) -> io::Result<()> {
         poll_fn(|cx| {
             self.inner.reading.visit();
-            self.poll_updated(ticket, cx)
+            self.poll_until(&is_done, cx)
         })
         .await
     }
 
-    fn poll_updated(&self, ticket: u64, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_until(
+        &self,
+        is_done: impl Fn(&Counters) -> bool,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let inner = &*self.inner;
         loop {
-            if inner.shared.counters.own_updates.value() >= ticket {
+            if is_done(&inner.shared.counters) {
                 return Poll::Ready(Ok(()));
             }
             let mut guard = ready!(inner.read.poll_take(Side::Owner, cx));
@@ -218,6 +267,23 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
     ) -> Poll<io::Result<Option<T>>> {
         let inner = &*self.inner;
         inner.reading.visit();
+        let taken = self.poll_take_with(cx, &mut take);
+        // The guard is back: either the other half has looked since, or it is woken to look.
+        if taken.is_ready()
+            && inner.expecting.load(Ordering::Acquire)
+            && inner.expecting.swap(false, Ordering::AcqRel)
+        {
+            inner.writing.wake();
+        }
+        taken
+    }
+
+    fn poll_take_with<T>(
+        &self,
+        cx: &Context<'_>,
+        take: &mut impl FnMut(&mut ReadSide) -> Option<T>,
+    ) -> Poll<io::Result<Option<T>>> {
+        let inner = &*self.inner;
         let mut guard: LentGuard<'_, _> = ready!(inner.read.poll_take(Side::Owner, cx));
         let (io, read) = &mut *guard;
         loop {
@@ -236,6 +302,46 @@ impl<IO: IntoSplit> OwnedReadHalf<IO> {
     /// Whether the other half belongs to the same stream.
     pub fn is_pair_of(&self, other: &OwnedWriteHalf<IO>) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether this party connected or accepted.
+    pub fn role(&self) -> Role {
+        self.inner.shared.info.role
+    }
+
+    /// The cipher suite.
+    pub fn cipher_suite(&self) -> CipherSuite {
+        self.inner.shared.info.suite
+    }
+
+    /// The application protocol that was selected, if any.
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.inner.shared.info.alpn.as_deref()
+    }
+
+    /// The name of the service that the initiator asked for.
+    pub fn server_name(&self) -> Option<&ServerName> {
+        self.inner.shared.info.server_name.as_ref()
+    }
+
+    /// As [`MlsStream::channel_binding`].
+    pub fn channel_binding(&self) -> [u8; 32] {
+        self.inner.shared.info.channel_binding
+    }
+
+    /// As [`MlsStream::export_secret`]; waits while the other half is at work.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::export_secret`].
+    pub async fn export_secret(
+        &mut self,
+        label: &str,
+        context: &[u8],
+        length: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let guard = poll_fn(|cx| self.inner.write.poll_take(Side::Helper, cx)).await;
+        guard.1.sender.export_secret(label, context, length)
     }
 
     /// Who the peer is.
@@ -264,20 +370,49 @@ impl<IO: IntoSplit> OwnedWriteHalf<IO> {
     /// [`ApiMisuse::PeerClosed`] when the transport ended, and the error that ended the channel.
     pub async fn rekey(&mut self) -> io::Result<()> {
         let ticket = poll_fn(|cx| self.inner.poll_request(Side::Owner, cx)).await?;
-        poll_fn(|cx| self.poll_updated(ticket, cx)).await
+        let is_done = |counters: &Counters| counters.own_updates.value() >= ticket;
+        poll_fn(|cx| self.poll_until(is_done, cx)).await
     }
 
-    fn poll_updated(&self, ticket: u64, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    /// As [`MlsStream::rotate_identity`], and as [`OwnedWriteHalf::rekey`] for what has to be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::rotate_identity`].
+    pub async fn rotate_identity(&mut self, next: Identity) -> io::Result<()> {
+        let mut next = Some(next);
+        let outcome = poll_fn(|cx| self.inner.poll_rotation(&mut next, Side::Owner, cx)).await?;
+        poll_fn(|cx| self.poll_until(|_| outcome.get().is_some(), cx)).await?;
+        Ok(outcome.get().unwrap_or(Ok(()))?)
+    }
+
+    /// As [`MlsStream::request_rotation`].
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::request_rotation`].
+    pub async fn request_rotation(&mut self, next: Identity) -> io::Result<()> {
+        let mut next = Some(next);
+        poll_fn(|cx| self.inner.poll_rotation(&mut next, Side::Owner, cx)).await?;
+        Ok(())
+    }
+
+    fn poll_until(
+        &self,
+        is_done: impl Fn(&Counters) -> bool,
+        cx: &Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let inner = &*self.inner;
         inner.writing.visit();
         inner.writing.register(Side::Owner, cx);
+        inner.expecting.store(true, Ordering::Release);
         loop {
             let mut guard = ready!(inner.write.poll_take(Side::Owner, cx));
             let (io, write) = &mut *guard;
             write.sender.check_failed()?;
             let _ = write.poll_drain(io, &inner.writing, Side::Owner, cx)?;
             inner.publish(write);
-            if inner.shared.counters.own_updates.value() >= ticket {
+            if is_done(&inner.shared.counters) {
                 return Poll::Ready(Ok(()));
             }
             ready!(inner.help_reading(io, write, self.is_alone(), cx))?;
@@ -322,6 +457,46 @@ impl<IO: IntoSplit> OwnedWriteHalf<IO> {
             inner.publish_update(write);
         }
         result
+    }
+
+    /// Whether this party connected or accepted.
+    pub fn role(&self) -> Role {
+        self.inner.shared.info.role
+    }
+
+    /// The cipher suite.
+    pub fn cipher_suite(&self) -> CipherSuite {
+        self.inner.shared.info.suite
+    }
+
+    /// The application protocol that was selected, if any.
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.inner.shared.info.alpn.as_deref()
+    }
+
+    /// The name of the service that the initiator asked for.
+    pub fn server_name(&self) -> Option<&ServerName> {
+        self.inner.shared.info.server_name.as_ref()
+    }
+
+    /// As [`MlsStream::channel_binding`].
+    pub fn channel_binding(&self) -> [u8; 32] {
+        self.inner.shared.info.channel_binding
+    }
+
+    /// As [`MlsStream::export_secret`]; waits while the other half is at work.
+    ///
+    /// # Errors
+    ///
+    /// As [`MlsStream::export_secret`].
+    pub async fn export_secret(
+        &mut self,
+        label: &str,
+        context: &[u8],
+        length: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let guard = poll_fn(|cx| self.inner.write.poll_take(Side::Owner, cx)).await;
+        guard.1.sender.export_secret(label, context, length)
     }
 
     /// Who the peer is.

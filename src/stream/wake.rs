@@ -95,6 +95,11 @@ impl Direction {
         result
     }
 
+    /// What wakes both sides.
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
     /// Wakes both sides.
     pub(super) fn wake(&self) {
         self.waker.wake_by_ref();

@@ -16,12 +16,13 @@ use super::{
 };
 use crate::{
     error::{Error, PeerMisbehaved},
+    identity::Identity,
     time::Time,
-    two_party::{Control, KeyChange, Sender},
+    two_party::{Control, KeyChange, Outcome, Sender},
     wire::{ENVELOPE_LEN, HEADER_LEN, TAG_LEN},
 };
 
-/// An EpochKeyUpdate on the wire: a record of its own.
+/// An answer to an update on the wire: a record of its own.
 const ANSWER_LEN: usize = HEADER_LEN + ENVELOPE_LEN + size_of::<u64>() + 1 + TAG_LEN;
 
 /// Sealed records that wait for the transport, and the machine that seals them.
@@ -70,7 +71,10 @@ impl WriteSide {
             let _ = self.poll_drain(io, direction, Side::Owner, cx);
             return Poll::Ready(Err(error.into()));
         }
-        self.check_timeout()?;
+        if let Err(error) = self.check_timeout() {
+            let _ = self.poll_drain(io, direction, Side::Owner, cx);
+            return Poll::Ready(Err(error.into()));
+        }
         if self.out.len() >= self.limit {
             ready!(self.poll_drain(io, direction, Side::Owner, cx))?;
         }
@@ -175,6 +179,7 @@ impl WriteSide {
     /// Deals with what the receiving half found.
     pub(super) fn handle(&mut self, control: Control) -> Result<Option<KeyChange>, Error> {
         let before = self.out.len();
+        let is_update = matches!(control, Control::Update(_));
         let control = match control {
             // Who updates again before it can have the answer to its last update breaks the rule of
             // one at a time (2P-07), and would make the answers pile up here without reading one.
@@ -184,7 +189,8 @@ impl WriteSide {
             control => control,
         };
         let change = self.sender.handle(control, Time::now(), &mut self.out)?;
-        if let Some(KeyChange::Expect(..)) = change {
+        // An EpochKeyUpdate, or an UpdateRefused of the same length.
+        if is_update && self.out.len() > before {
             // The answer comes first; an update of this party may follow it.
             self.answer = before + ANSWER_LEN;
         }
@@ -198,7 +204,14 @@ impl WriteSide {
         Ok(ticket)
     }
 
-    /// Looks at the clock if the policy has a deadline.
+    /// Asks for a change of identity and starts it if no update is outstanding.
+    pub(super) fn request_rotation(&mut self, next: Identity) -> Result<Outcome, Error> {
+        let outcome = self.sender.request_rotation(next)?;
+        self.sender.poll_update(&mut self.out)?;
+        Ok(outcome)
+    }
+
+    /// Looks at the clock if there is a deadline.
     fn check_timeout(&mut self) -> Result<(), Error> {
         if let Some(deadline) = self.sender.timeout()
             && Instant::now() >= deadline

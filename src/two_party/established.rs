@@ -85,7 +85,10 @@ impl Established {
             session_id: session.is_stored().then(|| session.id()),
         };
         let shared = Arc::new(Shared::new(info, facts.peer.clone(), secrets.epoch));
-        let (send, receive) = record_keys(group, role, secrets)?;
+        if let Some(log) = &config.key_log {
+            log.log("MLS_TLS_GROUP_ID", &group.client_hello_hash()?, group.id());
+        }
+        let (send, receive) = record_keys(config.key_log.as_deref(), group, role, secrets)?;
         let receiver = Receiver::new(
             ReceivePath::new(receive),
             to_usize(config.limits.max_message_size),

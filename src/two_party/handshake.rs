@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// Hellos and requests that a responder looks at on one connection.
-const MAX_HELLOS: usize = 8;
+pub(super) const MAX_HELLOS: usize = 8;
 
 /// A handshake in progress, in either role.
 pub(crate) struct Handshake {
@@ -149,7 +149,8 @@ impl Handshake {
         check_early_data(early_data)?;
         let mut session = Session::load(&config, session, now)?;
         session.lease();
-        let requester = Requester::start(session, early_data.unwrap_or_default(), out)?;
+        let early = early_data.unwrap_or_default();
+        let requester = Requester::start(&config, session, early, out)?;
         let state = ExpectResponse::new(requester, None, early_data.is_some());
         let state = State::ExpectResponse(Box::new(state));
         Ok(Self::new(config, Role::Initiator, state, now))
@@ -157,8 +158,13 @@ impl Handshake {
 
     /// Waits for a ClientHello, or a ResumptionRequest, as the responder.
     pub(crate) fn respond(config: Arc<Config>, now: Time) -> Self {
-        let state = State::ExpectClientHello(ExpectClientHello::default());
-        Self::new(config, Role::Responder, state, now)
+        Self::respond_after(0, config, now)
+    }
+
+    /// As the responder that has refused so many requests on this stream already.
+    pub(crate) fn respond_after(refused: usize, config: Arc<Config>, now: Time) -> Self {
+        let hello = ExpectClientHello { hellos: refused, ..Default::default() };
+        Self::new(config, Role::Responder, State::ExpectClientHello(hello), now)
     }
 
     fn new(config: Arc<Config>, role: Role, state: State, now: Time) -> Self {

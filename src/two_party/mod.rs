@@ -4,6 +4,7 @@
 //! socket, starts no task and reads no clock. What it has to send it appends to a buffer of the
 //! caller's. [`crate::MlsStream`] is this machine with a socket.
 
+mod client_hello;
 mod established;
 mod handshake;
 mod key_packages;
@@ -22,25 +23,31 @@ use std::{fmt, sync::Arc, time::Instant};
 use bytes::{Bytes, BytesMut};
 use zeroize::Zeroizing;
 
-#[cfg(feature = "tokio")]
-pub(crate) use self::receiver::{Front, KeyChange, Receiver};
+use self::shared::Counter;
+pub use self::{
+    client_hello::{Accepted, Acceptor, ClientHello},
+    key_packages::KeyPackages,
+    shared::{EarlyDataStatus, HandshakeKind, Statistics},
+};
 pub(crate) use self::{
     established::Established,
     handshake::{Handshake, Progress},
     receiver::{Control, Incoming},
     sender::Sender,
-    shared::Shared,
+    shared::{Counters, Shared},
 };
-pub use self::{
-    key_packages::KeyPackages,
-    shared::{EarlyDataStatus, HandshakeKind, Statistics},
+#[cfg(feature = "tokio")]
+pub(crate) use self::{
+    receiver::{Front, KeyChange, Receiver},
+    sender::Outcome,
 };
 use crate::{
-    auth::{PeerIdentity, Role},
+    auth::{AuthenticationError, PeerIdentity, Role},
     config::Config,
     crypto::CipherSuite,
     error::{ApiMisuse, Error},
     group::Group,
+    identity::Identity,
     name::ServerName,
     store::SessionId,
     time::Time,
@@ -102,8 +109,8 @@ enum State {
 
 struct Traffic {
     established: Established,
-    /// The epoch of the last [`Event::EpochChanged`].
-    announced: u64,
+    /// As it was when the last event was told.
+    announced: Statistics,
 }
 
 /// What input led to.
@@ -124,6 +131,15 @@ pub enum Event {
         /// The epoch of the group now.
         epoch: u64,
     },
+    /// This party is who it wanted to be with [`Connection::rotate_identity`] (2P-13).
+    IdentityRotated,
+    /// The peer does not accept the new identity: this party is who it was.
+    RotationRefused,
+    /// The peer has changed its identity, and the authentication service has accepted that.
+    PeerIdentityChanged(PeerIdentity),
+    /// The peer wanted to change its identity, and the authentication service has refused that for this
+    /// reason. The peer is who it was.
+    PeerIdentityRefused(AuthenticationError),
     /// The peer will send no more data. Data can still be written (CH-04).
     PeerClosed,
 }
@@ -224,7 +240,7 @@ impl Connection {
                 Ok(Progress::NeedsInput) => Ok(None),
                 Ok(Progress::EarlyData(data)) => Ok(Some(Event::EarlyData(data))),
                 Ok(Progress::Established(established)) => {
-                    let announced = established.shared.counters.epoch.value();
+                    let announced = established.shared.statistics();
                     let traffic = Traffic { established: *established, announced };
                     self.state = State::Established(Box::new(traffic));
                     Ok(Some(Event::HandshakeComplete))
@@ -256,7 +272,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Error::HandshakeTimeout`], and what an update can fail with.
+    /// [`Error::HandshakeTimeout`], [`Error::PeerNotTrusted`] when the peer is
+    /// [revisited](crate::ConfigBuilder::revisit_interval), and what an update can fail with.
     pub fn handle_timeout(&mut self, now: Time, out: &mut BytesMut) -> Result<(), Error> {
         let result = match &mut self.state {
             State::Handshaking(handshake) => handshake.handle_timeout(now, out),
@@ -290,6 +307,32 @@ impl Connection {
             sender.poll_update(out)?;
             Ok(ticket)
         });
+        result.map_err(|error| self.fail(error))
+    }
+
+    /// Changes who this party is, without a new connection (2P-13). `next` has another name or another
+    /// key, or both; its key has to be of the cipher suite's signature scheme.
+    ///
+    /// The peer's authentication service decides. [`Event::IdentityRotated`] or
+    /// [`Event::RotationRefused`] says how; until then this party is who it was, and in the second case
+    /// it stays that and the channel goes on. The change comes with an update of this party's keys. If
+    /// that crosses one of the peer's, it is made again by itself.
+    ///
+    /// If the connection ends before the peer has decided, the change may take place when the session is
+    /// resumed, or not at all: ask [`Connection::identity`] then.
+    ///
+    /// This connection and its session have the new identity from then on, when it is resumed, too. The
+    /// configuration and its other connections do not: for those make a new one, with
+    /// [`ConfigBuilder::former_identity`](crate::ConfigBuilder::former_identity) if sessions are stored.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiMisuse::HandshakeNotComplete`], [`ApiMisuse::Closed`],
+    /// [`ApiMisuse::RotationOutstanding`] while the peer has not decided about the last one,
+    /// [`ApiMisuse::SignatureScheme`], [`ApiMisuse::PeersKey`].
+    pub fn rotate_identity(&mut self, next: Identity, out: &mut BytesMut) -> Result<(), Error> {
+        let sender = self.sender()?;
+        let result = sender.request_rotation(next).and_then(|_| sender.poll_update(out));
         result.map_err(|error| self.fail(error))
     }
 
@@ -342,6 +385,11 @@ impl Connection {
     /// Whose end this is.
     pub fn role(&self) -> Option<Role> {
         Some(self.shared()?.info.role)
+    }
+
+    /// Who this party is on this connection.
+    pub fn identity(&self) -> Option<&Identity> {
+        Some(self.established().ok()?.sender.identity())
     }
 
     /// Who the peer is. `None` before the handshake is complete, as with all that follow.
@@ -440,10 +488,8 @@ impl Traffic {
     ) -> Result<Option<Event>, Error> {
         let Established { sender, receiver, shared, early, .. } = &mut self.established;
         loop {
-            let epoch = shared.counters.epoch.value();
-            if epoch != self.announced {
-                self.announced = epoch;
-                return Ok(Some(Event::EpochChanged { epoch }));
+            if let Some(event) = news(&mut self.announced, shared, sender) {
+                return Ok(Some(event));
             }
             let incoming = match early.take() {
                 Some(incoming) => Ok(Some(incoming)),
@@ -464,6 +510,28 @@ impl Traffic {
             }
         }
     }
+}
+
+/// What the last record changed besides the application's data. One record changes each only once.
+fn news(announced: &mut Statistics, shared: &Shared, sender: &mut Sender) -> Option<Event> {
+    let Counters { epoch, rotations, refused_rotations, .. } = &shared.counters;
+    let Counters { peer_rotations, refused_peer_rotations, .. } = &shared.counters;
+    let changed = |counter: &Counter, announced: &mut u64| {
+        std::mem::replace(announced, counter.value()) != counter.value()
+    };
+    Some(if changed(epoch, &mut announced.epoch) {
+        Event::EpochChanged { epoch: announced.epoch }
+    } else if changed(rotations, &mut announced.rotations) {
+        Event::IdentityRotated
+    } else if changed(refused_rotations, &mut announced.refused_rotations) {
+        Event::RotationRefused
+    } else if changed(peer_rotations, &mut announced.peer_rotations) {
+        Event::PeerIdentityChanged(shared.peer())
+    } else if changed(refused_peer_rotations, &mut announced.refused_peer_rotations) {
+        Event::PeerIdentityRefused(sender.take_refusal()?)
+    } else {
+        return None;
+    })
 }
 
 impl fmt::Debug for Connection {

@@ -56,6 +56,8 @@ pub(crate) enum Control {
     Update(Vec<u8>),
     /// An EpochKeyUpdate's epoch.
     EpochKeyUpdate(u64),
+    /// An UpdateRefused's epoch.
+    UpdateRefused(u64),
     /// The peer's close_notify.
     PeerClosed,
     /// The rekey policy may want an update.
@@ -224,6 +226,7 @@ impl Receiver {
         Ok(Some(match message {
             TwoPartyMessage::ConnectionUpdate { commit } => Control::Update(commit),
             TwoPartyMessage::EpochKeyUpdate { epoch } => Control::EpochKeyUpdate(epoch),
+            TwoPartyMessage::UpdateRefused { epoch } => Control::UpdateRefused(epoch),
             other => return Err(PeerMisbehaved::UnexpectedMessage(other.name()).into()),
         }))
     }

@@ -13,6 +13,9 @@
 //!  ◄ ConnectionUpdate ◄──────────────────────────┘
 //!    apply, EpochKeyUpdate ► under n, then send under n+1;
 //!    receive under n until ◄ EpochKeyUpdate, then under n+1
+//!
+//!  waiting, with a new identity in the update: ◄ UpdateRefused
+//!    drop own, and want it again without the identity
 //! ```
 
 use std::time::Instant;
@@ -85,6 +88,11 @@ impl OwnUpdates {
         self.requested
     }
 
+    /// Wants an update, which nobody counts.
+    pub(crate) fn want(&mut self) {
+        self.wanted = true;
+    }
+
     /// An update went out that leads to `epoch`.
     pub(crate) fn start(&mut self, epoch: u64, counters: &Counters) {
         self.bytes_at_last = counters.bytes();
@@ -95,7 +103,7 @@ impl OwnUpdates {
         self.started += 1;
     }
 
-    /// The outstanding update lost against the peer's. The wish for it stays (2P-10).
+    /// The outstanding update lost against the peer's, or was refused. The wish for it stays (2P-10).
     pub(crate) fn restart(&mut self) {
         if self.waiting.take().is_some() {
             self.started -= 1;

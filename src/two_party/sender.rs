@@ -2,22 +2,28 @@
 //!
 //! Whatever happens to the group ends in something to send, so the group lives here.
 
+mod rotation;
+
 use std::{sync::Arc, time::Instant};
 
 use zeroize::Zeroizing;
 
+#[cfg(feature = "tokio")]
+pub(crate) use self::rotation::Outcome;
+use self::rotation::Rotation;
 use super::{
     established::to_usize,
     receiver::{Control, KeyChange},
     rekey::{OnUpdate, OwnUpdates, UpdateFlood, on_update},
-    session::Session,
+    session::{Applied, Session},
     shared::Shared,
 };
 use crate::{
-    auth::Role,
+    auth::{AuthenticationError, Role},
     config::Config,
     error::{ApiMisuse, CryptoError, Error, PeerMisbehaved},
     group::{EpochSecrets, Group},
+    key_log::KeyLog,
     record::{Output, RecordKey, SendPath},
     time::Time,
     wire::{Alert, AlertDescription, ContentType, ENVELOPE_LEN, MAX_PLAINTEXT, TwoPartyMessage},
@@ -32,7 +38,12 @@ pub(crate) struct Sender {
     /// Boxed, because streams are moved, and futures with streams in them.
     session: Box<Session>,
     updates: OwnUpdates,
+    rotation: Option<Rotation>,
     flood: UpdateFlood,
+    /// Why the peer was refused a change of its identity, until somebody asks.
+    refused: Option<AuthenticationError>,
+    /// When the authentication service is asked about the peer again.
+    revisit: Option<Instant>,
     closed: bool,
     peer_closed: bool,
     failed: Option<Error>,
@@ -54,7 +65,10 @@ impl Sender {
             path,
             session: Box::new(session),
             updates,
+            rotation: None,
             flood: UpdateFlood::new(config.limits),
+            refused: None,
+            revisit: config.revisit_interval.and_then(|interval| now.checked_add(interval)),
             closed: false,
             peer_closed: false,
             failed: None,
@@ -110,7 +124,8 @@ impl Sender {
     }
 
     fn start_update(&mut self, out: &mut dyn Output) -> Result<(), Error> {
-        let commit = self.session.start_update(&[])?.to_vec();
+        let next = self.rotation.as_ref().map(|rotation| &rotation.identity);
+        let commit = self.session.start_update(&[], next)?.to_vec();
         let epoch =
             self.session.group.pending_epoch().ok_or(CryptoError::Internal("the update"))?;
         self.session.persist()?;
@@ -139,6 +154,7 @@ impl Sender {
         let result = match control {
             Control::Update(commit) => self.handle_update(&commit, now, out),
             Control::EpochKeyUpdate(epoch) => self.handle_epoch_key_update(epoch, now, out),
+            Control::UpdateRefused(epoch) => self.handle_update_refused(epoch).map(|()| None),
             Control::PeerClosed => {
                 self.peer_closed = true;
                 Ok(None)
@@ -146,7 +162,7 @@ impl Sender {
             Control::Attention => Ok(None),
             Control::Timeout(passed) => {
                 self.updates.handle_timeout(passed, &self.shared.counters);
-                Ok(None)
+                self.handle_revisit(passed, now).map(|()| None)
             }
             Control::Failure(error) => Err(error),
         };
@@ -175,7 +191,11 @@ impl Sender {
             }
             OnUpdate::Apply => {}
         }
-        self.session.apply_update(commit, &self.config, now)?;
+        match self.session.try_update(commit, &self.config, now)? {
+            Applied::Refused(reason) => return self.refuse_update(reason, out).map(|()| None),
+            Applied::Rotation => self.shared.counters.peer_rotations.add(1),
+            Applied::Update => {}
+        }
         self.session.persist()?;
         self.shared.set_peer(&self.session.facts.peer);
         let secrets = self.session.group.traffic_secrets()?;
@@ -200,6 +220,7 @@ impl Sender {
         if epoch != expected {
             return Err(PeerMisbehaved::WrongEpoch { expected, got: epoch }.into());
         }
+        let rotated = self.session.group.is_rotating();
         self.session.merge_update()?;
         self.session.persist()?;
         let secrets = self.session.group.traffic_secrets()?;
@@ -209,13 +230,17 @@ impl Sender {
         let receive = self.switch(secrets)?;
         self.updates.complete(now.monotonic);
         self.shared.counters.own_updates.set(self.updates.completed());
+        if rotated {
+            self.finish_rotation(true);
+        }
         Ok(Some(KeyChange::Switch(receive)))
     }
 
     /// Sends under the new epoch from now on, and gives the key to receive with.
     fn switch(&mut self, secrets: EpochSecrets) -> Result<RecordKey, Error> {
         let epoch = secrets.epoch;
-        let (send, receive) = record_keys(&self.session.group, self.shared.info.role, secrets)?;
+        let (role, key_log) = (self.shared.info.role, self.config.key_log.as_deref());
+        let (send, receive) = record_keys(key_log, &self.session.group, role, secrets)?;
         self.path.switch(send);
         self.shared.counters.epoch.set(epoch);
         Ok(receive)
@@ -236,7 +261,7 @@ impl Sender {
         self.path.seal_control(ContentType::Handshake, &encoded, out)
     }
 
-    /// Time has passed: the policy may want an update.
+    /// Time has passed: the policy may want an update, and the peer be revisited.
     pub(crate) fn handle_timeout(&mut self, now: Time, out: &mut dyn Output) -> Result<(), Error> {
         self.handle(Control::Timeout(now.monotonic), now, out).map(|_| ())
     }
@@ -287,10 +312,11 @@ impl Sender {
 
     /// When to call [`Sender::handle_timeout`].
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        match self.failed.is_some() || self.closed {
-            true => None,
-            false => self.updates.deadline(),
+        if self.failed.is_some() || (self.closed && self.peer_closed) {
+            return None;
         }
+        let update = self.updates.deadline().filter(|_| !self.closed);
+        update.into_iter().chain(self.revisit).min()
     }
 
     /// An update is outstanding.
@@ -337,10 +363,18 @@ impl Sender {
 /// The keys of an epoch: to send with, and to receive with (TL-01). The client is the initiator of
 /// this connection.
 pub(crate) fn record_keys(
+    key_log: Option<&dyn KeyLog>,
     group: &Group,
     role: Role,
     secrets: EpochSecrets,
 ) -> Result<(RecordKey, RecordKey), Error> {
+    if let Some(log) = key_log {
+        let session = group.client_hello_hash()?;
+        for (party, secret) in [("CLIENT", &secrets.client), ("SERVER", &secrets.server)] {
+            let label = format!("MLS_TLS_{party}_TRAFFIC_SECRET_{}", secrets.epoch);
+            log.log(&label, &session, secret.expose());
+        }
+    }
     let derive = |secret| RecordKey::derive(group.crypto(), group.suite(), secret);
     let (client, server) = (derive(secrets.client)?, derive(secrets.server)?);
     Ok(match role {

@@ -15,12 +15,12 @@ use zeroize::Zeroizing;
 
 use super::resumption::{Incoming, View};
 use crate::{
-    auth::{self, AuthenticationRequest, PeerIdentity, Purpose, Role},
+    auth::{self, AuthenticationError, AuthenticationRequest, PeerIdentity, Purpose, Role},
     config::Config,
     crypto::{CipherSuite, CryptoProvider},
     error::{Error, SessionError},
-    group::{CommitHeader, Group, StagedUpdate, Verified},
-    identity::PublicKey,
+    group::{CommitHeader, Group, StagedUpdate},
+    identity::{Identity, PublicKey},
     name::ServerName,
     store::{Lease, Revision, SessionId, SessionKey, Sessions, StoreError},
     time::Time,
@@ -66,6 +66,16 @@ struct Outbox {
     requested: bool,
 }
 
+/// What became of a commit of the peer.
+pub(crate) enum Applied {
+    /// The peer has new key material.
+    Update,
+    /// The peer is somebody else now (2P-13).
+    Rotation,
+    /// The authentication service does not accept who the peer wants to be. Nothing has changed.
+    Refused(AuthenticationError),
+}
+
 /// Where a session is stored, and what this connection has last stored there.
 struct Stored {
     sessions: Arc<Sessions>,
@@ -109,9 +119,8 @@ impl Session {
     /// has come to its end is removed.
     pub(crate) fn load(config: &Config, id: &SessionId, now: Time) -> Result<Self, Error> {
         let sessions = config.sessions.as_ref().ok_or(SessionError::Unknown)?;
-        let key = sessions.key(id)?;
-        let stored = sessions.load(&key)?.ok_or(SessionError::Unknown)?;
-        let mut session = Self::decode(&stored.blob, id, config)?;
+        let (key, stored) = sessions.find(id)?.ok_or(SessionError::Unknown)?;
+        let mut session = Self::decode(&stored.blob, id, config, &sessions.identities())?;
         session.stored =
             Some(Stored { sessions: Arc::clone(sessions), key, revision: Some(stored.revision) });
         if let Err(error) = session.check(config, now) {
@@ -154,7 +163,7 @@ impl Session {
     }
 
     /// Asks the authentication service whether the peer's credential is still good.
-    fn revisit(&self, config: &Config, now: Time) -> Result<(), Error> {
+    pub(crate) fn revisit(&self, config: &Config, now: Time) -> Result<(), Error> {
         let claim = self.group.peer_claim()?;
         let request = AuthenticationRequest::new(
             claim.presented(),
@@ -212,9 +221,17 @@ impl Session {
         }
     }
 
-    /// Puts a commit into the outbox that renews this party's key material.
-    pub(crate) fn start_update(&mut self, authenticated_data: &[u8]) -> Result<&[u8], Error> {
-        let commit = self.group.start_update_saying(authenticated_data)?;
+    /// Puts a commit into the outbox that renews this party's key material, and makes it `next` if so
+    /// wanted (2P-13).
+    pub(crate) fn start_update(
+        &mut self,
+        authenticated_data: &[u8],
+        next: Option<&Identity>,
+    ) -> Result<&[u8], Error> {
+        if let (Some(stored), Some(next)) = (&self.stored, next) {
+            stored.sessions.add_identity(next);
+        }
+        let commit = self.group.start_update_saying(authenticated_data, next)?;
         Ok(&self.outbox.insert(Outbox { commit, requested: false }).commit)
     }
 
@@ -231,16 +248,29 @@ impl Session {
         self.group.merge_update()
     }
 
-    /// Verifies a commit of the peer, asks the authentication service if it changes the peer's
-    /// credential (2P-13), and applies it.
+    /// As [`Session::try_update`], where a refusal is an error.
     pub(crate) fn apply_update(
         &mut self,
         commit: &[u8],
         config: &Config,
         now: Time,
     ) -> Result<(), Error> {
-        let update: Verified = match self.group.receive_update(commit)? {
-            StagedUpdate::SameCredential(update) => update,
+        match self.try_update(commit, config, now)? {
+            Applied::Update | Applied::Rotation => Ok(()),
+            Applied::Refused(reason) => Err(reason.into()),
+        }
+    }
+
+    /// Verifies a commit of the peer, asks the authentication service if it changes the peer's
+    /// credential (2P-13), and applies it unless the service refuses.
+    pub(crate) fn try_update(
+        &mut self,
+        commit: &[u8],
+        config: &Config,
+        now: Time,
+    ) -> Result<Applied, Error> {
+        let (update, applied) = match self.group.receive_update(commit)? {
+            StagedUpdate::SameCredential(update) => (update, Applied::Update),
             StagedUpdate::NewCredential(update) => {
                 let request = AuthenticationRequest::new(
                     update.claim().presented(),
@@ -249,10 +279,13 @@ impl Session {
                     Purpose::Update { previous: &self.facts.peer },
                     now.calendar,
                 );
-                let peer = auth::validate(&*config.authentication_service, &request)?;
+                let peer = match auth::validate(&*config.authentication_service, &request) {
+                    Ok(peer) => peer,
+                    Err(reason) => return Ok(Applied::Refused(reason)),
+                };
                 let update = update.authenticated(&peer);
                 self.facts.peer = peer.into_peer();
-                update
+                (update, Applied::Rotation)
             }
         };
         self.group.apply(update)?;
@@ -261,7 +294,7 @@ impl Session {
             Some(_) => Some(self.hash(commit)?),
             None => None,
         };
-        Ok(())
+        Ok(applied)
     }
 
     /// Stores the session. Afterwards, and not before, what explains itself by it may leave.
@@ -289,7 +322,7 @@ impl Session {
     pub(crate) fn remember(&self, refused: Option<&SessionId>) -> Result<(), Error> {
         if let (Some(stored), Some(name)) = (&self.stored, &self.facts.server_name) {
             if let Some(refused) = refused {
-                stored.sessions.remove(&stored.sessions.key(refused)?)?;
+                stored.sessions.remove_id(refused)?;
                 stored.sessions.forget(name, refused)?;
             }
             stored.sessions.remember(name, &self.id())?;
@@ -342,7 +375,12 @@ impl Session {
         Ok(encoded)
     }
 
-    fn decode(encoded: &[u8], id: &SessionId, config: &Config) -> Result<Self, Error> {
+    fn decode(
+        encoded: &[u8],
+        id: &SessionId,
+        config: &Config,
+        identities: &[Identity],
+    ) -> Result<Self, Error> {
         let corrupt = |what: &str| Error::from(StoreError::Corrupt(format!("a session: {what}")));
         let Some((magic, rest)) = encoded.split_first_chunk::<4>() else {
             return Err(corrupt("truncated"));
@@ -383,10 +421,10 @@ impl Session {
             id.as_bytes(),
             initial_role,
             suite,
-            &config.identity,
+            identities,
             &config.crypto,
         )
-        .ok_or_else(|| corrupt("the group"))?;
+        .ok_or_else(|| corrupt("the group"))??;
         if blob.outbox.is_some() != group.pending_epoch().is_some() {
             return Err(corrupt("the pending commit"));
         }

@@ -33,6 +33,14 @@ pub struct Statistics {
     pub peer_updates: u64,
     /// Times that an update of this party and one of the peer crossed.
     pub crossed_updates: u64,
+    /// Changes of this party's identity that the peer has accepted (2P-13).
+    pub rotations: u64,
+    /// Changes of this party's identity that the peer has refused.
+    pub refused_rotations: u64,
+    /// Changes of the peer's identity that were accepted.
+    pub peer_rotations: u64,
+    /// Changes of the peer's identity that were refused.
+    pub refused_peer_rotations: u64,
 }
 
 /// Shared by the two directions. Each counter has one writer; nothing here is locked on the data
@@ -89,6 +97,10 @@ pub(crate) struct Counters {
     pub(crate) own_updates: Counter,
     pub(crate) peer_updates: Counter,
     pub(crate) crossed_updates: Counter,
+    pub(crate) rotations: Counter,
+    pub(crate) refused_rotations: Counter,
+    pub(crate) peer_rotations: Counter,
+    pub(crate) refused_peer_rotations: Counter,
     /// The receiving side asks the sending side about the rekey policy when it has received this
     /// much.
     pub(crate) attention_bytes: Counter,
@@ -130,6 +142,10 @@ impl Shared {
             own_updates: counters.own_updates.value(),
             peer_updates: counters.peer_updates.value(),
             crossed_updates: counters.crossed_updates.value(),
+            rotations: counters.rotations.value(),
+            refused_rotations: counters.refused_rotations.value(),
+            peer_rotations: counters.peer_rotations.value(),
+            refused_peer_rotations: counters.refused_peer_rotations.value(),
         }
     }
 }

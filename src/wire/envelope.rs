@@ -32,6 +32,8 @@ pub enum TwoPartyMessageType {
     ResumptionRequest = 5,
     /// The answer to a ResumptionRequest.
     ResumptionResponse = 6,
+    /// The answer to a ConnectionUpdate whose new identity is not accepted.
+    UpdateRefused = 7,
 }
 
 impl TwoPartyMessageType {
@@ -44,6 +46,7 @@ impl TwoPartyMessageType {
             Self::EpochKeyUpdate => "EpochKeyUpdate",
             Self::ResumptionRequest => "ResumptionRequest",
             Self::ResumptionResponse => "ResumptionResponse",
+            Self::UpdateRefused => "UpdateRefused",
         }
     }
 }
@@ -59,6 +62,7 @@ impl TryFrom<u8> for TwoPartyMessageType {
             4 => Ok(Self::EpochKeyUpdate),
             5 => Ok(Self::ResumptionRequest),
             6 => Ok(Self::ResumptionResponse),
+            7 => Ok(Self::UpdateRefused),
             other => Err(InvalidMessage::UnknownMessageType(other)),
         }
     }
@@ -212,13 +216,14 @@ mod tests {
 
     const LIMIT: usize = 65536;
 
-    const TYPES: [TwoPartyMessageType; 6] = [
+    const TYPES: [TwoPartyMessageType; 7] = [
         TwoPartyMessageType::ClientHello,
         TwoPartyMessageType::ServerHello,
         TwoPartyMessageType::ConnectionUpdate,
         TwoPartyMessageType::EpochKeyUpdate,
         TwoPartyMessageType::ResumptionRequest,
         TwoPartyMessageType::ResumptionResponse,
+        TwoPartyMessageType::UpdateRefused,
     ];
 
     fn assembler(limit: usize) -> MessageAssembler {
@@ -258,7 +263,7 @@ mod tests {
     // TL-05, CH-10
     #[test]
     fn an_unknown_type_is_refused_on_its_first_byte() {
-        for number in (0..=u8::MAX).filter(|number| !(1..=6).contains(number)) {
+        for number in (0..=u8::MAX).filter(|number| !(1..=7).contains(number)) {
             let mut assembler = assembler(LIMIT);
             let error = InvalidMessage::UnknownMessageType(number);
             assert_eq!(assembler.push(&[number]), Err(error));

@@ -54,6 +54,11 @@ pub enum TwoPartyMessage {
         /// An MLSMessage with a commit.
         commit: Vec<u8>,
     },
+    /// The sender does not accept the identity in a ConnectionUpdate, and stays in its epoch (2P-13).
+    UpdateRefused {
+        /// The epoch to which the commit would have led.
+        epoch: u64,
+    },
 }
 
 impl TwoPartyMessage {
@@ -69,17 +74,19 @@ impl TwoPartyMessage {
             return Err(InvalidMessage::Malformed(name));
         }
         let mls_message = || body.to_vec();
+        let epoch = || match body.split_first_chunk() {
+            Some((epoch, [])) => Ok(u64::from_be_bytes(*epoch)),
+            Some(_) => Err(InvalidMessage::TrailingData(name)),
+            None => Err(InvalidMessage::Malformed(name)),
+        };
         Ok(match message_type {
             TwoPartyMessageType::ClientHello => Self::ClientHello { key_package: mls_message() },
             TwoPartyMessageType::ServerHello => Self::ServerHello { welcome: mls_message() },
             TwoPartyMessageType::ConnectionUpdate => {
                 Self::ConnectionUpdate { commit: mls_message() }
             }
-            TwoPartyMessageType::EpochKeyUpdate => match body.split_first_chunk() {
-                Some((epoch, [])) => Self::EpochKeyUpdate { epoch: u64::from_be_bytes(*epoch) },
-                Some(_) => return Err(InvalidMessage::TrailingData(name)),
-                None => return Err(InvalidMessage::Malformed(name)),
-            },
+            TwoPartyMessageType::EpochKeyUpdate => Self::EpochKeyUpdate { epoch: epoch()? },
+            TwoPartyMessageType::UpdateRefused => Self::UpdateRefused { epoch: epoch()? },
             TwoPartyMessageType::ResumptionRequest => {
                 let (commit, trailer) = body
                     .split_last_chunk::<REQUEST_TRAILER_LEN>()
@@ -103,7 +110,9 @@ impl TwoPartyMessage {
     /// [`InvalidMessage::MessageTooLong`] if one has 2^24 bytes or more.
     pub fn encode(&self) -> Result<Vec<u8>, InvalidMessage> {
         let body = match self {
-            Self::EpochKeyUpdate { epoch } => Cow::Owned(epoch.to_be_bytes().to_vec()),
+            Self::EpochKeyUpdate { epoch } | Self::UpdateRefused { epoch } => {
+                Cow::Owned(epoch.to_be_bytes().to_vec())
+            }
             Self::ClientHello { key_package: message }
             | Self::ServerHello { welcome: message }
             | Self::ConnectionUpdate { commit: message }
@@ -133,6 +142,7 @@ impl TwoPartyMessage {
             Self::EpochKeyUpdate { .. } => TwoPartyMessageType::EpochKeyUpdate,
             Self::ResumptionRequest { .. } => TwoPartyMessageType::ResumptionRequest,
             Self::ResumptionResponse { .. } => TwoPartyMessageType::ResumptionResponse,
+            Self::UpdateRefused { .. } => TwoPartyMessageType::UpdateRefused,
         }
     }
 
@@ -147,7 +157,9 @@ impl fmt::Debug for TwoPartyMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct(self.name());
         match self {
-            Self::EpochKeyUpdate { epoch } => shown.field("epoch", epoch).finish(),
+            Self::EpochKeyUpdate { epoch } | Self::UpdateRefused { epoch } => {
+                shown.field("epoch", epoch).finish()
+            }
             Self::ClientHello { key_package: message }
             | Self::ServerHello { welcome: message }
             | Self::ConnectionUpdate { commit: message }
@@ -176,7 +188,7 @@ mod tests {
 
     use super::{super::MessageAssembler, *};
 
-    fn messages(mls_message: &[u8], epoch: u64) -> [TwoPartyMessage; 6] {
+    fn messages(mls_message: &[u8], epoch: u64) -> [TwoPartyMessage; 7] {
         let mls_message = || mls_message.to_vec();
         [
             TwoPartyMessage::ClientHello { key_package: mls_message() },
@@ -189,11 +201,15 @@ mod tests {
                 binder: [7; BINDER_LEN],
             },
             TwoPartyMessage::ResumptionResponse { commit: mls_message() },
+            TwoPartyMessage::UpdateRefused { epoch },
         ]
     }
 
     fn is_epoch(message: &TwoPartyMessage) -> bool {
-        matches!(message, TwoPartyMessage::EpochKeyUpdate { .. })
+        matches!(
+            message,
+            TwoPartyMessage::EpochKeyUpdate { .. } | TwoPartyMessage::UpdateRefused { .. }
+        )
     }
 
     // TL-05, 2P-15
@@ -201,7 +217,7 @@ mod tests {
     fn a_message_is_its_envelope_and_the_struct_of_the_draft() {
         for (number, message) in (1..).zip(messages(b"mls", 0x0102_0304_0506_0708)) {
             let expected = match &message {
-                TwoPartyMessage::EpochKeyUpdate { .. } => {
+                message if is_epoch(message) => {
                     vec![number, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]
                 }
                 TwoPartyMessage::ResumptionRequest { .. } => {
@@ -227,15 +243,16 @@ mod tests {
 
     #[test]
     fn an_epoch_has_eight_bytes() {
-        let decode = |length| {
-            TwoPartyMessage::decode(TwoPartyMessageType::EpochKeyUpdate, &vec![0xff; length])
-        };
-        for length in 0..8 {
-            assert_eq!(decode(length), Err(InvalidMessage::Malformed("EpochKeyUpdate")));
-        }
-        assert_eq!(decode(8), Ok(TwoPartyMessage::EpochKeyUpdate { epoch: u64::MAX }));
-        for length in 9..20 {
-            assert_eq!(decode(length), Err(InvalidMessage::TrailingData("EpochKeyUpdate")));
+        for message in messages(b"mls", u64::MAX).into_iter().filter(is_epoch) {
+            let (message_type, name) = (message.message_type(), message.name());
+            let decode = |length| TwoPartyMessage::decode(message_type, &vec![0xff; length]);
+            for length in 0..8 {
+                assert_eq!(decode(length), Err(InvalidMessage::Malformed(name)));
+            }
+            assert_eq!(decode(8), Ok(message.clone()));
+            for length in 9..20 {
+                assert_eq!(decode(length), Err(InvalidMessage::TrailingData(name)));
+            }
         }
     }
 
@@ -287,7 +304,7 @@ mod tests {
 
     #[test]
     fn debug_shows_lengths() {
-        let [hello, .., response] = messages(&[200; 5000], 3);
+        let [hello, .., response, _] = messages(&[200; 5000], 3);
         assert_eq!(format!("{hello:?}"), "ClientHello { len: 5000, .. }");
         assert_eq!(format!("{response:?}"), "ResumptionResponse { len: 5000, .. }");
         let update = TwoPartyMessage::EpochKeyUpdate { epoch: 3 };

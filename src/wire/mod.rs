@@ -25,6 +25,7 @@ mod dmls;
 mod envelope;
 mod messages;
 mod parameters;
+mod presented;
 mod record;
 
 pub use alert::{Alert, AlertDescription, AlertLevel};
@@ -46,6 +47,7 @@ pub(crate) use messages::{BINDER_LEN, MAX_EARLY_DATA};
 pub(crate) use parameters::{
     GroupParameters, InitiatorParameters, MIN_MESSAGE_SIZE, TRANSPORT_PARAMETERS,
 };
+pub(crate) use presented::PresentedKeyPackage;
 pub(crate) use record::encode_plaintext;
 pub use record::{
     ContentType, HEADER_LEN, LEGACY_VERSION, MAX_CIPHERTEXT, MAX_PLAINTEXT, Record, RecordHeader,

@@ -115,9 +115,11 @@ impl Handshake {
         if self.role != Role::Initiator || request.has_early_data() {
             return Err(UNEXPECTED.into());
         }
-        let Answer::Respond { session, dropped_own, .. } =
-            request.answer(&self.config, None, now, out)?
-        else {
+        let answer = request.answer(&self.config, None, now, out);
+        if let Err(Error::PeerNotTrusted(_)) = answer {
+            request.give_up(&self.config)?;
+        }
+        let Answer::Respond { session, dropped_own, .. } = answer? else {
             return Err(UNEXPECTED.into());
         };
         let early_data = match dropped_own {
@@ -198,7 +200,10 @@ pub(super) fn request_any(
     for id in sessions.of_name(server_name)? {
         let requester =
             Session::load(config, &id, now).and_then(|mut session| match session.try_lease() {
-                true => Requester::start(session, early_data.unwrap_or_default(), out).map(Some),
+                true => {
+                    let early_data = early_data.unwrap_or_default();
+                    Requester::start(config, session, early_data, out).map(Some)
+                }
                 false => Ok(None),
             });
         match requester {

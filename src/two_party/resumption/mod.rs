@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 
 pub(crate) use self::table::{Incoming, View};
 use self::table::{OnRequest, answers, on_request};
-use super::session::Session;
+use super::session::{Applied, Session};
 use crate::{
     config::Config,
     crypto::constant_time_eq,
@@ -43,6 +43,9 @@ const BINDER_LABEL: &str = "MLS-TLS resumption binder";
 /// The exporter label of early data. It has one of its own because a party may have used the label
 /// of its role in that epoch on an earlier connection.
 const EARLY_LABEL: &str = "MLS-TLS e ap traffic";
+
+/// What the secret of early data is called in a key log, before its epoch.
+const EARLY_LOG_LABEL: &str = "MLS_TLS_EARLY_TRAFFIC_SECRET_";
 
 /// How often an operation is tried again because another connection changed the session meanwhile.
 const MAX_ATTEMPTS: usize = 8;
@@ -92,30 +95,36 @@ impl Requester {
     /// Sends a request, with early data if the commit is made for it now: a commit that was sent
     /// before may have had other data with it, under the same key.
     pub(super) fn start(
+        config: &Config,
         mut session: Session,
         early_data: &[u8],
         out: &mut BytesMut,
     ) -> Result<Self, Error> {
         let fresh = session.outbox().is_none();
         if fresh {
-            session.start_update(&[])?;
+            session.start_update(&[], None)?;
         }
         // Stored even if the commit was there: connections that still use the session are given up.
         session.set_requested();
         session.persist()?;
-        Self::send(session, if fresh { early_data } else { &[] }, out)
+        Self::send(config, session, if fresh { early_data } else { &[] }, out)
     }
 
     /// Sends the request that another one crossed.
-    fn insist(mut session: Session, out: &mut BytesMut) -> Result<Self, Error> {
+    fn insist(config: &Config, mut session: Session, out: &mut BytesMut) -> Result<Self, Error> {
         if !session.is_requested() {
             session.set_requested();
             session.persist()?;
         }
-        Self::send(session, &[], out)
+        Self::send(config, session, &[], out)
     }
 
-    fn send(session: Session, early_data: &[u8], out: &mut BytesMut) -> Result<Self, Error> {
+    fn send(
+        config: &Config,
+        session: Session,
+        early_data: &[u8],
+        out: &mut BytesMut,
+    ) -> Result<Self, Error> {
         let commit = match session.outbox() {
             // Removed just now: what cannot be stored cannot be resumed.
             Some(commit) if session.is_stored() => commit.to_vec(),
@@ -141,6 +150,10 @@ impl Requester {
         if !early_data.is_empty() {
             let length = session.group.suite().hash_len();
             let secret = session.group.export_pending(EARLY_LABEL, &[], length)?;
+            if let (Some(log), Some(epoch)) = (&config.key_log, session.group.pending_epoch()) {
+                let label = format!("{EARLY_LOG_LABEL}{epoch}");
+                log.log(&label, &session.group.client_hello_hash()?, &secret);
+            }
             let secret = TrafficSecret::new(secret);
             let key = RecordKey::derive(session.group.crypto(), session.group.suite(), secret)?;
             let mut path = SendPath::new(key);
@@ -176,7 +189,11 @@ impl Requester {
                 return Err(PeerMisbehaved::CommitForWrongEpoch.into());
             }
             session.merge_update()?;
-            session.apply_update(response, config, now)?;
+            if let Applied::Refused(reason) = session.try_update(response, config, now)? {
+                // The peer will say nothing else, and it is authentic: this session is over.
+                session.remove()?;
+                return Err(reason.into());
+            }
             match session.persist() {
                 Ok(()) => {
                     session.lease = self.lease;
@@ -242,18 +259,18 @@ impl Request {
         let taken = match row {
             OnRequest::KeepOwn => {
                 let own = Session::load(config, &session.id(), now)?;
-                return Ok(Answer::OwnRequest(Requester::insist(own, out)?));
+                return Ok(Answer::OwnRequest(Requester::insist(config, own, out)?));
             }
             OnRequest::Repeat => false,
             _ if early_data.is_some() => true,
             _ if (1..=config.limits.max_early_data).contains(&self.early_data_length) => {
-                let early_data = EarlyData::expect(&session, self.early_data_length)?;
+                let early_data = EarlyData::expect(config, &session, self.early_data_length)?;
                 return Ok(Answer::AwaitEarlyData(early_data));
             }
             _ => false,
         };
         if session.outbox().is_none() {
-            session.start_update(&[u8::from(taken)])?;
+            session.start_update(&[u8::from(taken)], None)?;
             session.persist()?;
         }
         let commit = match session.outbox() {
@@ -267,6 +284,13 @@ impl Request {
             took_early_data: taken,
             dropped_own: row == OnRequest::DropOwnThenApply,
         })
+    }
+
+    /// The request came as the answer to one, and its new identity is refused (2P-13): nobody will say
+    /// anything else about this session, so it is over.
+    pub(super) fn give_up(&self, config: &Config) -> Result<(), Error> {
+        let header = CommitHeader::parse(&self.commit)?;
+        config.remove_session(&SessionId::new(header.group_id))
     }
 
     /// Loads the session and does to the copy what the table says, up to the answer.
@@ -314,9 +338,13 @@ impl Request {
 }
 
 impl EarlyData {
-    fn expect(session: &Session, length: u32) -> Result<Self, Error> {
+    fn expect(config: &Config, session: &Session, length: u32) -> Result<Self, Error> {
         let group = &session.group;
         let secret = group.export(EARLY_LABEL, &[], group.suite().hash_len())?;
+        if let Some(log) = &config.key_log {
+            let label = format!("{EARLY_LOG_LABEL}{}", group.epoch());
+            log.log(&label, &group.client_hello_hash()?, &secret);
+        }
         let key = RecordKey::derive(group.crypto(), group.suite(), TrafficSecret::new(secret))?;
         let missing = usize::try_from(length).map_err(|_| CryptoError::Internal("early data"))?;
         Ok(Self { path: ReceivePath::new(key), missing, data: BytesMut::new() })

@@ -5,7 +5,8 @@
 //! A commit is a number that is given out once; the history of a group is named by the last commit
 //! in it. A revision of a stored session is the question whether a connection has seen the newest one.
 //! MLS messages that would not decrypt are refused. The answer to an EpochKeyUpdate, which concerns
-//! one connection only and no group, is left out.
+//! one connection only and no group, is left out. A commit that changes its maker's identity (2P-13) may
+//! be refused, or not, each time that it arrives.
 
 mod check;
 
@@ -26,6 +27,8 @@ pub(super) struct Rules {
     respond_before_confirmation: bool,
     /// A request needs a binder that only the one who sends it as a request can make.
     check_binder: bool,
+    /// Who is refused to be resumed with a new identity makes another commit.
+    drop_when_resumption_is_refused: bool,
 }
 
 /// How much may happen.
@@ -35,6 +38,7 @@ pub(super) struct Bounds {
     commits: u8,
     crashes: u8,
     replays: u8,
+    rotations: u8,
     early_data: bool,
 }
 
@@ -44,6 +48,8 @@ struct Commit {
     maker: u8,
     epoch: u8,
     parent: u8,
+    /// It has a new identity.
+    rotates: bool,
 }
 
 /// What a party has stored.
@@ -62,6 +68,7 @@ struct Stored {
 enum Message {
     Update(Commit),
     EpochKeyUpdate(u8),
+    UpdateRefused(u8),
     Request { commit: Commit, early_data: bool, genuine: bool },
     Response { commit: Commit, taken: bool },
     Confirmation(u8),
@@ -117,6 +124,9 @@ struct Seen {
     delivered: bool,
     rekeyed_after: bool,
     replay_refused: bool,
+    rotated: bool,
+    refused_live: bool,
+    refused_resumption: bool,
 }
 
 impl PartialEq for Seen {
@@ -138,6 +148,7 @@ pub(super) struct World {
     commits: u8,
     crashes: u8,
     replays: u8,
+    rotations: u8,
     /// For each epoch, the commit that led out of it.
     chosen: Vec<u8>,
     /// Which key was used where: history, label, connection, party.
@@ -152,8 +163,8 @@ pub(super) struct World {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Action {
-    Update { connection: u8, end: u8 },
-    Deliver { connection: u8, end: u8 },
+    Update { connection: u8, end: u8, rotates: bool },
+    Deliver { connection: u8, end: u8, accepts: bool },
     Cut { connection: u8, end: u8 },
     Crash { party: u8 },
     Start { party: u8, early_data: bool },
@@ -180,6 +191,7 @@ impl Rules {
             fresh_answer_to_repeated: false,
             respond_before_confirmation: false,
             check_binder: true,
+            drop_when_resumption_is_refused: false,
         }
     }
 }
@@ -227,6 +239,7 @@ impl World {
             commits: 0,
             crashes: 0,
             replays: 0,
+            rotations: 0,
             chosen: vec![NOTHING; 2],
             keys: vec![],
             delivered: vec![],
@@ -255,8 +268,8 @@ impl World {
     fn new_commit(&mut self, party: u8) -> Commit {
         self.commits += 1;
         let stored = &mut self.parties[usize::from(party)];
-        let commit =
-            Commit { id: self.commits, maker: party, epoch: stored.epoch, parent: stored.head };
+        let (epoch, parent) = (stored.epoch, stored.head);
+        let commit = Commit { id: self.commits, maker: party, epoch, parent, rotates: false };
         stored.outbox = Some(commit);
         stored.requested = false;
         commit
@@ -366,7 +379,8 @@ impl World {
         });
     }
 
-    fn deliver(&mut self, rules: &Rules, connection: usize, end: usize) {
+    /// `accepts`: the party's authentication service believes in a new identity.
+    fn deliver(&mut self, rules: &Rules, connection: usize, end: usize, accepts: bool) {
         let message = self.connections[connection].queues[end].remove(0);
         let party = self.connections[connection].party(end);
         let state = self.connections[connection].ends[end];
@@ -375,7 +389,19 @@ impl World {
         let before = self.parties;
         let alive = match (state, message) {
             (End::Live { current }, Message::Update(commit)) => {
-                self.handle_update(connection, end, party, current, commit)
+                self.handle_update(connection, end, party, current, accepts, commit)
+            }
+            (End::Live { current }, Message::UpdateRefused(id)) => {
+                let stored = &mut self.parties[usize::from(party)];
+                match stored.outbox {
+                    Some(own) if own.id == id && own.rotates && current => {
+                        (stored.outbox, stored.requested) = (None, false);
+                        self.stored(party, Some((connection, end)));
+                        self.seen.refused_live = true;
+                        true
+                    }
+                    _ => false,
+                }
             }
             (End::Live { current }, Message::EpochKeyUpdate(id)) => {
                 let stored = self.parties[usize::from(party)];
@@ -385,13 +411,14 @@ impl World {
                         self.stored(party, Some((connection, end)));
                         self.use_key(own.id, Connection::label(end), connection, party);
                         self.seen.rekeyed_after |= connection > 0;
+                        self.seen.rotated |= own.rotates;
                         true
                     }
                     _ => false,
                 }
             }
             (End::ExpectRequest, Message::Request { .. }) => {
-                self.handle_request(rules, connection, end, party, message)
+                self.handle_request(rules, connection, end, party, accepts, message)
             }
             (
                 End::ExpectResponse { commit, early_data },
@@ -399,8 +426,8 @@ impl World {
             ) => {
                 // Early data is reported as rejected if the own commit is dropped for the peer's.
                 let dropped = self.parties[usize::from(party)].epoch == other.epoch;
-                let answered =
-                    end == 0 && self.handle_request(rules, connection, end, party, message);
+                let answered = end == 0
+                    && self.handle_request(rules, connection, end, party, accepts, message);
                 self.faults.untruthful |=
                     answered && early_data && dropped && self.delivered.contains(&commit);
                 answered
@@ -408,7 +435,19 @@ impl World {
             (
                 End::ExpectResponse { commit, early_data },
                 Message::Response { commit: answer, taken },
-            ) => self.handle_response(connection, end, party, commit, early_data, answer, taken),
+            ) if accepts || !answer.rotates => {
+                self.handle_response(connection, end, party, commit, early_data, answer, taken)
+            }
+            (End::ExpectResponse { commit, .. }, Message::Refusal)
+                if rules.drop_when_resumption_is_refused =>
+            {
+                let stored = &mut self.parties[usize::from(party)];
+                if stored.outbox.is_some_and(|own| own.id == commit && own.rotates) {
+                    (stored.outbox, stored.requested) = (None, false);
+                    self.stored(party, None);
+                }
+                false
+            }
             (End::ExpectConfirmation { current }, Message::Confirmation(id)) => {
                 match self.parties[usize::from(party)].outbox {
                     Some(own) if own.id == id && current => {
@@ -445,6 +484,7 @@ impl World {
         end: usize,
         party: u8,
         current: bool,
+        accepts: bool,
         commit: Commit,
     ) -> bool {
         let stored = self.parties[usize::from(party)];
@@ -453,9 +493,18 @@ impl World {
             OnUpdate::Apply | OnUpdate::DropOwnThenApply => {}
         }
         // The store has a newer revision, or the commit does not decrypt.
-        if !current || commit.maker == party || !self.advance(party, commit) {
+        let fits = (stored.epoch, stored.head) == (commit.epoch, commit.parent);
+        if !current || commit.maker == party || !fits {
             return false;
         }
+        if commit.rotates && !accepts {
+            let stored = &mut self.parties[usize::from(party)];
+            (stored.outbox, stored.requested) = (None, false);
+            self.stored(party, Some((connection, end)));
+            self.send(connection, end, Message::UpdateRefused(commit.id));
+            return true;
+        }
+        self.advance(party, commit);
         self.stored(party, Some((connection, end)));
         self.send(connection, end, Message::EpochKeyUpdate(commit.id));
         self.use_key(commit.id, Connection::label(end), connection, party);
@@ -468,10 +517,11 @@ impl World {
         connection: usize,
         end: usize,
         party: u8,
+        accepts: bool,
         request: Message,
     ) -> bool {
         let before = self.clone();
-        let reply = self.answer(rules, connection, end, party, request);
+        let reply = self.answer(rules, connection, end, party, accepts, request);
         match reply {
             Reply::Response(commit, taken) => {
                 self.connections[connection].ends[end] = End::ExpectConfirmation { current: true };
@@ -491,6 +541,7 @@ impl World {
             }
             _ => {
                 *self = before;
+                self.seen.refused_resumption |= matches!(request, Message::Request { commit, .. } if commit.rotates && !accepts);
                 self.connections[connection].queues[end].clear();
                 self.send(connection, end, Message::Refusal);
                 false
@@ -505,6 +556,7 @@ impl World {
         connection: usize,
         end: usize,
         party: u8,
+        accepts: bool,
         request: Message,
     ) -> Reply {
         let Message::Request { commit, early_data, genuine } = request else {
@@ -517,6 +569,15 @@ impl World {
         }
         let waiting = self.waits_for_response(party);
         let row = (rules.on_request)(stored.view(party), stored.incoming(commit), waiting);
+        // The service is asked whenever the commit is applied, if only to a copy.
+        let asked = match row {
+            OnRequest::KeepOwn => commit.epoch == stored.epoch,
+            OnRequest::Repeat | OnRequest::Refuse => false,
+            OnRequest::Apply | OnRequest::DropOwnThenApply | OnRequest::MergeOwnThenApply => true,
+        };
+        if asked && commit.rotates && !accepts {
+            return Reply::Refuse;
+        }
         let applied = match row {
             OnRequest::Refuse => return Reply::Refuse,
             OnRequest::KeepOwn => {
@@ -626,7 +687,7 @@ impl World {
         for _ in 0..8 {
             for end in 0..2 {
                 if !world.connections[connection].queues[end].is_empty() {
-                    world.deliver(rules, connection, end);
+                    world.deliver(rules, connection, end, true);
                 }
             }
         }

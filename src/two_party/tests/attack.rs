@@ -114,7 +114,7 @@ fn garbage_instead_of_a_hello_is_refused_by_its_first_bytes() {
         ("16385", record(22, &[1; 16385]), InvalidMessage::RecordTooLong(16385).into()),
         ("header of 16641", vec![22, 3, 3, 0x41, 1], InvalidMessage::RecordTooLong(16641).into()),
         ("type 0", record(22, &[0]), InvalidMessage::UnknownMessageType(0).into()),
-        ("type 7", record(22, &[7, 0, 0, 1, 0]), InvalidMessage::UnknownMessageType(7).into()),
+        ("type 8", record(22, &[8, 0, 0, 1, 0]), InvalidMessage::UnknownMessageType(8).into()),
         ("type 255", record(22, &[255]), InvalidMessage::UnknownMessageType(255).into()),
         ("too long", record(22, &[1, 1, 0, 1]), {
             InvalidMessage::MessageTooLong { length: long, limit: long - 1 }.into()
@@ -365,7 +365,7 @@ pub(super) fn sealed_records_of_wrong_shape_are_refused() {
         ("16385 bytes", padded(&[23], 16385), InvalidMessage::RecordTooLong(16386).into()),
         ("16624 bytes", padded(&[1, 23], 16622), InvalidMessage::RecordTooLong(16624).into()),
         ("type 0", vec![0, 0, 0, 1, 0, 22], InvalidMessage::UnknownMessageType(0).into()),
-        ("type 7", vec![7, 22], InvalidMessage::UnknownMessageType(7).into()),
+        ("type 8", vec![8, 22], InvalidMessage::UnknownMessageType(8).into()),
         ("long message", vec![3, 1, 0, 1, 22], {
             InvalidMessage::MessageTooLong { length: 65537, limit: 65536 }.into()
         }),

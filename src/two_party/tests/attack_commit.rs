@@ -334,8 +334,15 @@ fn a_new_credential_is_asked_about_before_it_is_applied() {
             take_over(&mut pair, attacker, &next);
             let question = format!("{attacker:?} {} becomes somebody-else", before.name());
             if !allowed {
-                pair.assert_failed(victim, AuthenticationError::CredentialChangeRefused);
+                pair.deliver(attacker);
                 assert_eq!(*asked.lock().unwrap(), [question]);
+                let end = pair.end(victim);
+                let reason = AuthenticationError::CredentialChangeRefused;
+                end.expect(Event::PeerIdentityRefused(reason));
+                assert_eq!((end.epoch(), end.connection.peer()), (1, Some(before)));
+                // The attacker's machine knows of no change that could be refused.
+                let error = PeerMisbehaved::UnexpectedMessage("UpdateRefused");
+                pair.assert_failed(attacker, error);
                 continue;
             }
             pair.drive();
@@ -368,9 +375,9 @@ fn a_credential_that_is_not_pinned_is_refused() {
         let next = Identity::generate(name).unwrap();
         take_over(&mut pair, attacker, &next);
         pair.deliver(attacker);
-        let victim = attacker.peer();
-        let error = pair.end(victim).error.clone().unwrap();
-        assert!(matches!(error, Error::PeerNotTrusted(_)), "{error}");
-        pair.assert_failed(victim, error);
+        let victim = pair.end(attacker.peer());
+        assert_eq!(victim.epoch(), 1);
+        assert_ne!(victim.connection.peer().unwrap().public_key(), next.public_key());
+        victim.expect(Event::PeerIdentityRefused(AuthenticationError::UnknownKey));
     }
 }

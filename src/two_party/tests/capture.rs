@@ -40,7 +40,7 @@ impl Thief {
     /// Derives the keys of the epoch in which the stolen group is.
     fn learn(&mut self) {
         let secrets = self.group.traffic_secrets().unwrap();
-        let (send, receive) = record_keys(&self.group, self.victim, secrets).unwrap();
+        let (send, receive) = record_keys(None, &self.group, self.victim, secrets).unwrap();
         self.keys.push((self.victim, ReceivePath::new(send)));
         self.keys.push((self.victim.peer(), ReceivePath::new(receive)));
     }

@@ -48,6 +48,44 @@ fn channel_bindings_differ_between_connections_and_stay_for_one() {
     assert_eq!(first.responder.connection.channel_binding(), binding);
 }
 
+// CH-07: somebody in the middle of two channels has two bindings and two exporters.
+#[test]
+fn a_man_in_the_middle_cannot_make_two_channels_look_like_one() {
+    let identities = Identities::new();
+    let middle = Identity::generate(SERVER_NAME).unwrap();
+    let outer = Pair::connect(
+        configuration(&identities.client, &middle),
+        configuration(&middle, &identities.client),
+    );
+    let inner = Pair::connect(
+        configuration(&middle, &identities.server),
+        configuration(&identities.server, &middle),
+    );
+    let (client, server) = (&outer.initiator.connection, &inner.responder.connection);
+    assert_ne!(client.channel_binding(), server.channel_binding());
+    let export = |connection: &Connection| connection.export_secret("token", b"", 32).unwrap();
+    assert_ne!(export(client), export(server));
+}
+
+// CH-07, 2P-14: a resumed connection has a binding of its own.
+#[test]
+fn a_resumed_connection_is_another_one() {
+    let world = resumption::World::new();
+    let binding = |pair: &Pair| {
+        let binding = pair.initiator.connection.channel_binding();
+        assert_eq!(pair.responder.connection.channel_binding(), binding);
+        binding.unwrap()
+    };
+    let first = binding(&world.connect());
+    let mut pair = world.connect();
+    assert_eq!(pair.initiator.connection.handshake_kind(), Some(HandshakeKind::Resumed));
+    let second = binding(&pair);
+    assert_ne!(first, second);
+    pair.rekey(Role::Initiator);
+    pair.drive();
+    assert_eq!(binding(&pair), second);
+}
+
 // CH-07
 #[test]
 pub(super) fn the_exporter_depends_on_label_context_and_epoch() {

@@ -9,12 +9,15 @@ mod attack_handshake;
 mod attack_hello;
 mod attack_resumption;
 mod capture;
+mod client_hello;
 mod close;
 mod first_use;
 mod handshake;
+mod key_log;
 mod providers;
 mod rekey;
 mod resumption;
+mod rotation;
 mod schedules;
 mod suites;
 #[cfg(feature = "x509")]

@@ -1,6 +1,6 @@
 //! Handshakes with X.509 credentials, and what is wrong with them.
 
-use super::{attack_commit::take_over, *};
+use super::*;
 use crate::{
     SignatureScheme, WebPkiVerifier,
     auth::{AuthenticationError as Refused, danger::AcceptAnyone},
@@ -364,9 +364,15 @@ fn a_certificate_is_renewed_inside_a_channel() {
         ] {
             let mut pair = Pair::connect(certified.client(), certified.server());
             let before = pair.end(role.peer()).connection.peer().unwrap();
-            take_over(&mut pair, role, &next);
-            if let Some(error) = refused {
-                pair.assert_failed(role.peer(), error);
+            let end = pair.end(role);
+            end.connection.rotate_identity(next.clone(), &mut end.out).unwrap();
+            if let Some(reason) = refused {
+                pair.deliver(role);
+                pair.end(role.peer()).expect(Event::PeerIdentityRefused(reason));
+                pair.deliver(role.peer());
+                pair.end(role).expect(Event::RotationRefused);
+                assert_eq!(pair.end(role.peer()).connection.peer(), Some(before));
+                pair.assert_works();
                 continue;
             }
             pair.drive();

@@ -31,13 +31,23 @@ impl Model for Sessions {
                     && stored.outbox.is_none()
                     && more_commits
                 {
-                    actions.push(Action::Update { connection, end });
+                    actions.push(Action::Update { connection, end, rotates: false });
+                    if world.rotations < self.bounds.rotations {
+                        actions.push(Action::Update { connection, end, rotates: true });
+                    }
                 }
                 if !queue.is_empty() {
                     // An answer may need a commit.
                     let answers = matches!(queue[0], Message::Request { .. });
                     if more_commits || !answers {
-                        actions.push(Action::Deliver { connection, end });
+                        actions.push(Action::Deliver { connection, end, accepts: true });
+                        if let Message::Update(commit)
+                        | Message::Request { commit, .. }
+                        | Message::Response { commit, .. } = queue[0]
+                            && commit.rotates
+                        {
+                            actions.push(Action::Deliver { connection, end, accepts: false });
+                        }
                     }
                 }
                 // Nothing has to be delivered or done, so every prefix of everything is explored
@@ -77,15 +87,18 @@ impl Model for Sessions {
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
         let mut world = world.clone();
         match action {
-            Action::Update { connection, end } => {
+            Action::Update { connection, end, rotates } => {
                 let (connection, end) = (usize::from(connection), usize::from(end));
                 let party = world.connections[connection].party(end);
-                let commit = world.new_commit(party);
+                let mut commit = world.new_commit(party);
+                commit.rotates = rotates;
+                world.parties[usize::from(party)].outbox = Some(commit);
+                world.rotations += u8::from(rotates);
                 world.stored(party, Some((connection, end)));
                 world.send(connection, end, Message::Update(commit));
             }
-            Action::Deliver { connection, end } => {
-                world.deliver(&self.rules, connection.into(), end.into());
+            Action::Deliver { connection, end, accepts } => {
+                world.deliver(&self.rules, connection.into(), end.into(), accepts);
             }
             Action::Cut { connection, end } => world.kill(connection.into(), end.into()),
             Action::Crash { party } => {
@@ -151,6 +164,15 @@ impl Model for Sessions {
             Property::sometimes("a rekey follows a resumption", |_: &Self, world: &World| {
                 world.seen.rekeyed_after
             }),
+            Property::sometimes("an identity changes", |model: &Self, world: &World| {
+                world.seen.rotated || model.bounds.rotations == 0
+            }),
+            Property::sometimes("a live change is refused", |model: &Self, world: &World| {
+                world.seen.refused_live || model.bounds.rotations == 0
+            }),
+            Property::sometimes("a resumption is refused", |model: &Self, world: &World| {
+                world.seen.refused_resumption || model.bounds.rotations == 0
+            }),
             Property::sometimes("a replay meets a live session", |model: &Self, world: &World| {
                 world.seen.replay_refused || model.bounds.replays == 0
             }),
@@ -158,9 +180,11 @@ impl Model for Sessions {
     }
 }
 
-const CI: [Bounds; 2] = [
-    Bounds { connections: 3, commits: 4, crashes: 1, replays: 0, early_data: true },
-    Bounds { connections: 4, commits: 4, crashes: 0, replays: 1, early_data: false },
+const CI: [Bounds; 4] = [
+    Bounds { connections: 3, commits: 4, crashes: 1, replays: 0, rotations: 0, early_data: true },
+    Bounds { connections: 4, commits: 4, crashes: 0, replays: 1, rotations: 0, early_data: false },
+    Bounds { connections: 3, commits: 4, crashes: 1, replays: 0, rotations: 1, early_data: false },
+    Bounds { connections: 4, commits: 3, crashes: 0, replays: 1, rotations: 1, early_data: false },
 ];
 
 fn check(rules: Rules, bounds: Bounds) -> impl Checker<Sessions> {
@@ -177,8 +201,9 @@ fn holds(bounds: Bounds) -> usize {
 
 /// With a rule broken, the checker finds a way in which the property does not hold.
 fn finds(property: &'static str, rules: Rules) {
-    let bounds = [CI[0], CI[1]];
-    let found = bounds.into_iter().any(|bounds| {
+    let concerned =
+        |bounds: &Bounds| bounds.rotations > 0 || !rules.drop_when_resumption_is_refused;
+    let found = CI.into_iter().filter(concerned).any(|bounds| {
         let model = Sessions { rules: rules.clone(), bounds };
         let finish = HasDiscoveries::AnyOf([property].into());
         let checker = model.checker().threads(2).finish_when(finish).spawn_bfs().join();
@@ -202,6 +227,20 @@ fn the_rules_hold_with_crashes_and_early_data() {
 #[test]
 fn the_rules_hold_against_replays() {
     assert!(holds(CI[1]) > 10_000);
+}
+
+// 2P-13, 2P-21
+#[test]
+fn the_rules_hold_when_identities_change() {
+    assert!(holds(CI[2]) > 10_000);
+    assert!(holds(CI[3]) > 1000);
+}
+
+// 2P-13, 2P-21: a request that was refused may come again, and be accepted then.
+#[test]
+fn dropping_what_was_refused_in_a_resumption_is_found_out() {
+    let rules = Rules { drop_when_resumption_is_refused: true, ..Rules::real() };
+    finds("resumption stays possible", rules);
 }
 
 // 2P-18: as the draft has it. A request whose sender gave up may still arrive.
@@ -272,5 +311,13 @@ fn a_request_that_becomes_an_answer_is_found_out() {
 #[test]
 #[ignore = "takes long"]
 fn the_rules_hold_in_a_larger_space() {
-    holds(Bounds { connections: 4, commits: 5, crashes: 1, replays: 1, early_data: true });
+    let bounds = Bounds {
+        connections: 4,
+        commits: 5,
+        crashes: 1,
+        replays: 1,
+        rotations: 2,
+        early_data: true,
+    };
+    holds(bounds);
 }
