@@ -113,6 +113,7 @@ pub struct ConfigBuilder<I, A> {
     authentication_service: A,
     crypto: CryptoProvider,
     cipher_suites: Option<Vec<CipherSuite>>,
+    prefer_post_quantum: bool,
     alpn: Vec<Vec<u8>>,
     rekey: RekeyPolicy,
     limits: Limits,
@@ -141,6 +142,7 @@ impl Config {
             authentication_service: WantsAuthenticationService,
             crypto: CryptoProvider::default(),
             cipher_suites: None,
+            prefer_post_quantum: false,
             alpn: Vec::new(),
             rekey: RekeyPolicy::default(),
             limits: Limits::default(),
@@ -160,6 +162,7 @@ impl Config {
             authentication_service: config.authentication_service,
             crypto: config.crypto,
             cipher_suites: Some(config.cipher_suites),
+            prefer_post_quantum: false,
             alpn: config.alpn,
             rekey: config.rekey,
             limits: config.limits,
@@ -225,6 +228,7 @@ impl<A> ConfigBuilder<WantsIdentity, A> {
             authentication_service: self.authentication_service,
             crypto: self.crypto,
             cipher_suites: self.cipher_suites,
+            prefer_post_quantum: self.prefer_post_quantum,
             alpn: self.alpn,
             rekey: self.rekey,
             limits: self.limits,
@@ -248,6 +252,7 @@ impl<I> ConfigBuilder<I, WantsAuthenticationService> {
             authentication_service: Arc::new(service),
             crypto: self.crypto,
             cipher_suites: self.cipher_suites,
+            prefer_post_quantum: self.prefer_post_quantum,
             alpn: self.alpn,
             rekey: self.rekey,
             limits: self.limits,
@@ -272,6 +277,15 @@ impl<I, A> ConfigBuilder<I, A> {
     /// of the identity's [`SignatureScheme`](crate::SignatureScheme).
     pub fn cipher_suites(mut self, suites: impl Into<Vec<CipherSuite>>) -> Self {
         self.cipher_suites = Some(suites.into());
+        self
+    }
+
+    /// Puts the post-quantum suites before the others, each in the order that they had. The others
+    /// stay, for peers that have no post-quantum one: name [`cipher_suites`](Self::cipher_suites)
+    /// to do without them.
+    #[cfg(feature = "post-quantum")]
+    pub fn prefer_post_quantum(mut self) -> Self {
+        self.prefer_post_quantum = true;
         self
     }
 
@@ -352,7 +366,10 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
     ///
     /// [`Error::Config`] names the value that is out of range.
     pub fn build(mut self) -> Result<Config, Error> {
-        let cipher_suites = chosen_suites(self.cipher_suites, &self.crypto, &self.identity)?;
+        let mut cipher_suites = chosen_suites(self.cipher_suites, &self.crypto, &self.identity)?;
+        if self.prefer_post_quantum {
+            cipher_suites.sort_by_key(|suite| !suite.is_post_quantum());
+        }
         dedup(&mut self.alpn);
         if self.alpn.len() > 64 || self.alpn.iter().any(|p| p.is_empty() || p.len() > 255) {
             return Err(ConfigError::Alpn.into());

@@ -10,6 +10,7 @@ mod aws_lc;
 #[cfg(feature = "x509")]
 mod certificate;
 mod checked;
+mod kem;
 mod library;
 mod memory;
 mod scheme;
@@ -46,6 +47,8 @@ use crate::error::{CryptoError, Error};
 
 #[cfg(feature = "x509")]
 pub(crate) use self::certificate::CERTIFICATE_ALGORITHMS;
+#[cfg(feature = "post-quantum")]
+pub(crate) use self::signing::MlDsaKey;
 pub(crate) use self::{
     aead::AeadKey,
     signing::{Ed25519Key, MlsSigner, P256Key, SignatureKey},
