@@ -377,6 +377,22 @@ fn p256_points_off_the_curve_or_compressed_are_rejected() {
     }
 }
 
+// FIPS 203, section 7.2: the coefficients of a public key are below the modulus.
+#[cfg(feature = "post-quantum")]
+#[test]
+fn ml_kem_keys_with_coefficients_out_of_range_are_rejected() {
+    for kem in [HpkeKemType::MlKem768, HpkeKemType::MlKem1024, HpkeKemType::XWingKemDraft6] {
+        let config = || HpkeConfig(kem, HpkeKdfType::HkdfSha256, HpkeAeadType::AesGcm128);
+        for provider in providers() {
+            let mut public = provider.derive_hpke_keypair(config(), &[7; 32]).unwrap().public;
+            assert!(provider.hpke_seal(config(), &public, b"", b"", b"data").is_ok());
+            public[..3].fill(0xff);
+            let sealed = provider.hpke_seal(config(), &public, b"", b"", b"data");
+            assert!(sealed.is_err(), "{provider:?} {kem:?}");
+        }
+    }
+}
+
 #[test]
 fn what_no_listed_suite_needs_is_unsupported() {
     let kem = |kem| HpkeConfig(kem, HpkeKdfType::HkdfSha256, HpkeAeadType::AesGcm128);
