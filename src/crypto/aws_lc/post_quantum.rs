@@ -1,22 +1,17 @@
 //! The post-quantum KEMs of HPKE (draft-ietf-hpke-pq): ML-KEM (FIPS 203), and ML-KEM with X25519,
 //! which is X-Wing (draft-connolly-cfrg-xwing-kem).
 //!
-//! AWS-LC does everything but to expand a seed, for which its Rust interface has no function.
+//! AWS-LC does everything but to expand a seed, for which its Rust interface has no function: libcrux
+//! does that.
 
 use aws_lc_rs::{
     agreement::{self, UnparsedPublicKey, agree},
     digest,
     kem::{self, DecapsulationKey, EncapsulationKey},
 };
-// Deprecated in favour of the seed, which AWS-LC does not take.
-#[allow(deprecated)]
-use ml_kem::ExpandedKeyEncoding;
-use ml_kem::{DecapsulationKey768, DecapsulationKey1024, KeyExport as _, Seed};
+use libcrux_ml_kem::{mlkem768, mlkem1024};
+use libcrux_sha3::shake256_ema as shake256;
 use openmls_traits::types::{CryptoError, HpkeKemType};
-use shake::{
-    Shake256,
-    digest::{ExtendableOutput as _, Update as _, XofReader as _},
-};
 use zeroize::Zeroizing;
 
 use super::hpke::SharedSecret;
@@ -90,7 +85,7 @@ impl Kem {
         ikm: &[u8],
     ) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), CryptoError> {
         let mut seed = Zeroizing::new(vec![0; self.lengths()?.private_key]);
-        shake256(ikm, &mut seed);
+        shake256(&mut seed, ikm);
         let (expanded, x25519) = self.expand(&seed)?;
         let mut public = expanded.public;
         public.extend(x25519.iter().flat_map(|x25519| x25519.public));
@@ -112,7 +107,7 @@ impl Kem {
                     return Err(CryptoError::InvalidLength);
                 }
                 let mut seeds = Zeroizing::new([0; 64 + X25519_LEN]);
-                shake256(seed, &mut *seeds);
+                shake256(&mut *seeds, seed);
                 let (ml_kem, x25519) = seeds.split_at(64);
                 let key = agreement::PrivateKey::from_private_key(&agreement::X25519, x25519)
                     .map_err(|_| FAILED)?;
@@ -194,23 +189,17 @@ fn x25519_public(key: &agreement::PrivateKey) -> Result<[u8; X25519_LEN], Crypto
     public.as_ref().try_into().map_err(|_| FAILED)
 }
 
-fn shake256(input: &[u8], out: &mut [u8]) {
-    let mut hash = Shake256::default();
-    hash.update(input);
-    hash.finalize_xof().read(out);
-}
-
 macro_rules! expand_ml_kem {
-    ($name:ident, $key:ty) => {
-        #[allow(deprecated)]
+    ($name:ident, $library:ident) => {
+        // The library leaves copies of the private key on the stack.
         fn $name(seed: &[u8]) -> Result<Expanded, CryptoError> {
-            let seed = Seed::try_from(seed).map_err(|_| CryptoError::InvalidLength)?;
-            let key = <$key>::from_seed(seed);
-            let private = Zeroizing::new(key.to_expanded_bytes().to_vec());
-            Ok(Expanded { private, public: key.encapsulation_key().to_bytes().to_vec() })
+            let seed = seed.try_into().map_err(|_| CryptoError::InvalidLength)?;
+            let pair = $library::generate_key_pair(seed);
+            let private = Zeroizing::new(pair.sk().to_vec());
+            Ok(Expanded { private, public: pair.pk().to_vec() })
         }
     };
 }
 
-expand_ml_kem!(expand_ml_kem_768, DecapsulationKey768);
-expand_ml_kem!(expand_ml_kem_1024, DecapsulationKey1024);
+expand_ml_kem!(expand_ml_kem_768, mlkem768);
+expand_ml_kem!(expand_ml_kem_1024, mlkem1024);
