@@ -40,7 +40,7 @@ pub(super) fn hybrid_handshake(effort: Effort, report: &mut Report) -> Result<()
 /// A handshake and a rekey with every suite, beside those of the suite 0x0001: time of the processor
 /// of both ends, and bytes in both directions.
 pub(super) fn every_suite(effort: Effort, report: &mut Report) -> Result<()> {
-    let repetitions = effort.amount(100);
+    let repetitions = effort.amount(50);
     let (first, first_manual) = (Configs::new(AES)?, manual(AES)?);
     let [first_handshake_bytes, first_rekey_bytes] = bytes(&first, &first_manual)?;
     for suite in CryptoProvider::default().cipher_suites() {
