@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example echo
 //! cargo run --release --example echo -- some-file --rekey-every 1MiB
+//! cargo run --release --features post-quantum --example echo -- --suite 0x004f
 //! ```
 //!
 //! Server and client make themselves identities, pin each other's keys and connect over TCP. The
@@ -23,8 +24,9 @@ use std::{
 use clap::Parser;
 use indicatif::ProgressBar;
 use mls_channel::{
-    Config, Identity, MlsAcceptor, MlsConnector, MlsListener, MlsStream, OwnedReadHalf,
-    OwnedWriteHalf, PinnedKeys, RekeyPolicy, ServerName, Statistics,
+    CipherSuite, Config, Identity, MlsAcceptor, MlsConnector, MlsListener, MlsStream,
+    OwnedReadHalf, OwnedWriteHalf, PinnedKeys, RekeyPolicy, ServerName, SignatureScheme,
+    Statistics,
 };
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -32,12 +34,14 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{progress::progress_bar, size::Size};
+use crate::{progress::progress_bar, size::Size, suite::parse_suite};
 
 #[path = "common/progress.rs"]
 mod progress;
 #[path = "common/size.rs"]
 mod size;
+#[path = "common/suite.rs"]
+mod suite;
 
 /// How much is read and written at once.
 const BUFFER: usize = 64 * 1024;
@@ -53,6 +57,9 @@ struct Arguments {
     /// Each side renews its keys when this many bytes have moved, both directions together
     #[arg(long, default_value = "8MiB", value_name = "SIZE")]
     rekey_every: Size,
+    /// The cipher suite, by its name or number [default: what both ends prefer]
+    #[arg(long, value_parser = parse_suite)]
+    suite: Option<CipherSuite>,
 }
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -70,13 +77,14 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     let (file, length) = open_file(&arguments)?;
-    let client_identity = Identity::generate("client")?;
-    let server_identity = Identity::generate("echo.example")?;
+    let scheme = arguments.suite.map_or(SignatureScheme::ED25519, CipherSuite::signature_scheme);
+    let client_identity = Identity::generate_with("client", scheme)?;
+    let server_identity = Identity::generate_with("echo.example", scheme)?;
     print_identity("client", &client_identity);
     print_identity("server", &server_identity);
 
     // The server accepts one client, in a task of its own.
-    let config = config(&server_identity, &client_identity, arguments.rekey_every)?;
+    let config = config(&server_identity, &client_identity, &arguments)?;
     let mut listener = MlsListener::bind("127.0.0.1:0", MlsAcceptor::from(config)).await?;
     let address = listener.local_addr()?;
     let server = tokio::spawn(async move {
@@ -85,7 +93,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     });
 
     // The client asks for the server by name, and checks that it has the pinned key.
-    let config = self::config(&client_identity, &server_identity, arguments.rekey_every)?;
+    let config = self::config(&client_identity, &server_identity, &arguments)?;
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
     let start = Instant::now();
@@ -137,14 +145,16 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// A configuration for either side: who it is, and whom it believes.
-fn config(own: &Identity, peer: &Identity, rekey_every: Size) -> Result<Arc<Config>, Failure> {
-    let config = Config::builder()
+fn config(own: &Identity, peer: &Identity, arguments: &Arguments) -> Result<Arc<Config>, Failure> {
+    let mut builder = Config::builder()
         .identity(own.clone())
         .authentication_service(PinnedKeys::parse(&peer.public_line())?)
         .alpn_protocols(["echo"])
-        .rekey_policy(RekeyPolicy::default().with_bytes(rekey_every.0))
-        .build()?;
-    Ok(Arc::new(config))
+        .rekey_policy(RekeyPolicy::default().with_bytes(arguments.rekey_every.0));
+    if let Some(suite) = arguments.suite {
+        builder = builder.cipher_suites([suite]);
+    }
+    Ok(Arc::new(builder.build()?))
 }
 
 /// The server: sends back what it receives until the client has closed, then closes too.
@@ -244,7 +254,10 @@ fn random_file(size: u64) -> io::Result<File> {
 }
 
 fn print_identity(role: &str, identity: &Identity) {
-    println!("{role}      {}", identity.public_line());
+    // A post-quantum key fills a screen.
+    let line = identity.public_line();
+    let more = if line.chars().count() > 200 { "..." } else { "" };
+    println!("{role}      {}{more}", line.chars().take(200).collect::<String>());
     println!("            {}", identity.public_key().fingerprint());
 }
 

@@ -33,6 +33,7 @@ use crate::{
     connection::{Direction, Outcome, Plan},
     record::{Record, Recorder, microseconds},
     size::Size,
+    suite::parse_suite,
 };
 
 #[path = "rekey_throughput/connection.rs"]
@@ -43,6 +44,8 @@ mod plot;
 mod record;
 #[path = "common/size.rs"]
 mod size;
+#[path = "common/suite.rs"]
+mod suite;
 
 /// Measures rekeys: how many a second, how long each takes, how much processor time, and for how long
 /// data stands still.
@@ -152,7 +155,9 @@ async fn connect(
     suite: CipherSuite,
     connections: u32,
 ) -> Result<Vec<(MlsStream<TcpStream>, MlsStream<TcpStream>)>, Failure> {
-    let (client, server) = (Identity::generate("client")?, Identity::generate("server")?);
+    let scheme = suite.signature_scheme();
+    let client = Identity::generate_with("client", scheme)?;
+    let server = Identity::generate_with("server", scheme)?;
     let connector = MlsConnector::from(config(suite, &client, &server)?);
     let acceptor = MlsAcceptor::from(config(suite, &server, &client)?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -248,16 +253,6 @@ fn who(direction: Direction) -> &'static str {
         Direction::Both => "by client and server in turn",
         Direction::Crossing => "by client and server at the same moment",
     }
-}
-
-fn parse_suite(text: &str) -> Result<CipherSuite, String> {
-    let number = text.strip_prefix("0x").and_then(|hex| u16::from_str_radix(hex, 16).ok());
-    let named =
-        |suite: &CipherSuite| number == Some(suite.id()) || text.eq_ignore_ascii_case(suite.name());
-    CipherSuite::ALL.iter().copied().find(named).ok_or_else(|| {
-        let known = CipherSuite::ALL.iter().map(|suite| format!("{:#06x} {suite}", suite.id()));
-        format!("the suites are {}", known.collect::<Vec<_>>().join(" and "))
-    })
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, &'static str> {

@@ -31,7 +31,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     auth::AuthenticationService,
-    crypto::{CipherSuite, CryptoProvider},
+    crypto::{CipherSuite, CryptoProvider, SignatureScheme},
     error::{ConfigError, Error},
     identity::Identity,
     key_log::KeyLog,
@@ -47,6 +47,7 @@ const SESSION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Config {
     pub(crate) identity: Identity,
     pub(crate) former_identities: Vec<Identity>,
+    pub(crate) additional_identities: Vec<Identity>,
     pub(crate) authentication_service: Arc<dyn AuthenticationService>,
     pub(crate) crypto: CryptoProvider,
     pub(crate) cipher_suites: Vec<CipherSuite>,
@@ -110,9 +111,11 @@ pub struct Limits {
 #[derive(Clone)]
 pub struct ConfigBuilder<I, A> {
     identity: I,
+    additional_identities: Vec<Identity>,
     authentication_service: A,
     crypto: CryptoProvider,
     cipher_suites: Option<Vec<CipherSuite>>,
+    prefer_post_quantum: bool,
     alpn: Vec<Vec<u8>>,
     rekey: RekeyPolicy,
     limits: Limits,
@@ -138,9 +141,11 @@ impl Config {
     pub fn builder() -> ConfigBuilder<WantsIdentity, WantsAuthenticationService> {
         ConfigBuilder {
             identity: WantsIdentity,
+            additional_identities: Vec::new(),
             authentication_service: WantsAuthenticationService,
             crypto: CryptoProvider::default(),
             cipher_suites: None,
+            prefer_post_quantum: false,
             alpn: Vec::new(),
             rekey: RekeyPolicy::default(),
             limits: Limits::default(),
@@ -157,9 +162,11 @@ impl Config {
         let config = self.clone();
         ConfigBuilder {
             identity: config.identity,
+            additional_identities: config.additional_identities,
             authentication_service: config.authentication_service,
             crypto: config.crypto,
             cipher_suites: Some(config.cipher_suites),
+            prefer_post_quantum: false,
             alpn: config.alpn,
             rekey: config.rekey,
             limits: config.limits,
@@ -174,6 +181,14 @@ impl Config {
     /// Who this party is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Who this party is in a connection with this suite, one of
+    /// [`cipher_suites`](Self::cipher_suites): the identity that has a key of the suite's scheme.
+    pub fn identity_for(&self, suite: CipherSuite) -> &Identity {
+        let scheme = suite.signature_scheme();
+        let has_it = |identity: &&Identity| identity.public_key().scheme() == scheme;
+        self.additional_identities.iter().find(has_it).unwrap_or(&self.identity)
     }
 
     /// The cipher suites, in order of preference.
@@ -222,9 +237,11 @@ impl<A> ConfigBuilder<WantsIdentity, A> {
     pub fn identity(self, identity: Identity) -> ConfigBuilder<Identity, A> {
         ConfigBuilder {
             identity,
+            additional_identities: self.additional_identities,
             authentication_service: self.authentication_service,
             crypto: self.crypto,
             cipher_suites: self.cipher_suites,
+            prefer_post_quantum: self.prefer_post_quantum,
             alpn: self.alpn,
             rekey: self.rekey,
             limits: self.limits,
@@ -245,9 +262,11 @@ impl<I> ConfigBuilder<I, WantsAuthenticationService> {
     ) -> ConfigBuilder<I, Arc<dyn AuthenticationService>> {
         ConfigBuilder {
             identity: self.identity,
+            additional_identities: self.additional_identities,
             authentication_service: Arc::new(service),
             crypto: self.crypto,
             cipher_suites: self.cipher_suites,
+            prefer_post_quantum: self.prefer_post_quantum,
             alpn: self.alpn,
             rekey: self.rekey,
             limits: self.limits,
@@ -261,6 +280,17 @@ impl<I> ConfigBuilder<I, WantsAuthenticationService> {
 }
 
 impl<I, A> ConfigBuilder<I, A> {
+    /// Another identity of this party, with a key of another
+    /// [`SignatureScheme`](crate::SignatureScheme): a server that has one can serve peers of both
+    /// schemes, and a client has one more suite to offer. Distributed MLS does not use it.
+    ///
+    /// The suite decides which identity a peer sees, and the peer has to believe that one: if it
+    /// refuses it, no other one is tried.
+    pub fn additional_identity(mut self, identity: Identity) -> Self {
+        self.additional_identities.push(identity);
+        self
+    }
+
     /// The library that does the cryptography. Default: [`CryptoProvider::default`].
     pub fn crypto_provider(mut self, crypto: CryptoProvider) -> Self {
         self.crypto = crypto;
@@ -269,9 +299,19 @@ impl<I, A> ConfigBuilder<I, A> {
 
     /// The cipher suites that may be used, best first. An initiator offers the first; a responder
     /// allows all. Default: those of [`CipherSuite::ALL`] that the provider has, and that need a key
-    /// of the identity's [`SignatureScheme`](crate::SignatureScheme).
+    /// of the identity's [`SignatureScheme`](crate::SignatureScheme); then, for each
+    /// [additional identity](Self::additional_identity), those of its scheme.
     pub fn cipher_suites(mut self, suites: impl Into<Vec<CipherSuite>>) -> Self {
         self.cipher_suites = Some(suites.into());
+        self
+    }
+
+    /// Puts the post-quantum suites before the others, each in the order that they had. The others
+    /// stay, for peers that have no post-quantum one: name [`cipher_suites`](Self::cipher_suites)
+    /// to do without them.
+    #[cfg(feature = "post-quantum")]
+    pub fn prefer_post_quantum(mut self) -> Self {
+        self.prefer_post_quantum = true;
         self
     }
 
@@ -352,7 +392,18 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
     ///
     /// [`Error::Config`] names the value that is out of range.
     pub fn build(mut self) -> Result<Config, Error> {
-        let cipher_suites = chosen_suites(self.cipher_suites, &self.crypto, &self.identity)?;
+        let identities: Vec<&Identity> =
+            std::iter::once(&self.identity).chain(&self.additional_identities).collect();
+        let mut schemes: Vec<_> = identities.iter().map(|i| i.public_key().scheme()).collect();
+        dedup(&mut schemes);
+        if schemes.len() != identities.len() {
+            let reason = "two identities have keys of one signature scheme";
+            return Err(ConfigError::OutOfRange(reason).into());
+        }
+        let mut cipher_suites = chosen_suites(self.cipher_suites, &self.crypto, &schemes)?;
+        if self.prefer_post_quantum {
+            cipher_suites.sort_by_key(|suite| !suite.is_post_quantum());
+        }
         dedup(&mut self.alpn);
         if self.alpn.len() > 64 || self.alpn.iter().any(|p| p.is_empty() || p.len() > 255) {
             return Err(ConfigError::Alpn.into());
@@ -368,11 +419,17 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
                 let digest =
                     self.authentication_service.trust_digest().ok_or(ConfigError::NoTrustDigest)?;
                 let store = Arc::clone(store);
+                let others: Vec<Identity> = self
+                    .additional_identities
+                    .iter()
+                    .chain(&self.former_identities)
+                    .cloned()
+                    .collect();
                 Some(Arc::new(Sessions::new(
                     store,
                     self.crypto.clone(),
                     &self.identity,
-                    &self.former_identities,
+                    &others,
                     &digest,
                 )?))
             }
@@ -380,6 +437,7 @@ impl ConfigBuilder<Identity, Arc<dyn AuthenticationService>> {
         };
         Ok(Config {
             identity: self.identity,
+            additional_identities: self.additional_identities,
             authentication_service: self.authentication_service,
             crypto: self.crypto,
             cipher_suites,
@@ -512,6 +570,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("identity", &self.identity)
+            .field("additional_identities", &self.additional_identities)
             .field("crypto", &self.crypto)
             .field("cipher_suites", &self.cipher_suites)
             .field("rekey", &self.rekey)
@@ -530,18 +589,20 @@ impl<I, A> fmt::Debug for ConfigBuilder<I, A> {
     }
 }
 
-/// The suites that were asked for, or all that the provider has and the identity can use.
+/// The suites that were asked for, or all that the provider has and an identity can use.
 fn chosen_suites(
     wanted: Option<Vec<CipherSuite>>,
     crypto: &CryptoProvider,
-    identity: &Identity,
+    schemes: &[SignatureScheme],
 ) -> Result<Vec<CipherSuite>, ConfigError> {
     let unsupported =
         |suite| ConfigError::UnsupportedCipherSuite { provider: crypto.name(), suite };
-    let usable = |suite: &CipherSuite| suite.signature_scheme() == identity.public_key().scheme();
+    let identity =
+        |suite: &CipherSuite| schemes.iter().position(|s| *s == suite.signature_scheme());
     let mut supported = crypto.cipher_suites();
     let Some(mut suites) = wanted else {
-        supported.retain(usable);
+        supported.retain(|suite| identity(suite).is_some());
+        supported.sort_by_key(identity);
         return if supported.is_empty() { Err(unsupported(None)) } else { Ok(supported) };
     };
     if suites.is_empty() {
@@ -551,7 +612,7 @@ fn chosen_suites(
     if let Some(suite) = suites.iter().find(|suite| !supported.contains(suite)) {
         return Err(unsupported(Some(*suite)));
     }
-    match suites.iter().find(|suite| !usable(suite)) {
+    match suites.iter().find(|suite| identity(suite).is_none()) {
         Some(suite) => Err(ConfigError::SignatureScheme { suite: *suite }),
         None => Ok(suites),
     }

@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use mls_channel::CryptoProvider;
 use tempfile::TempDir;
 
 /// `target/<profile>/examples/<name>`; this test is in `target/<profile>/deps`.
@@ -153,6 +154,24 @@ fn echo_sends_a_file_there_and_back() {
     assert!(said.contains("2.0 MiB there and back"), "{said}");
     assert!(!said.contains(" 0 rekeys of its own"), "{said}");
     assert!(output.stderr.is_empty(), "a pipe sees no progress: {}", text(&output.stderr));
+}
+
+// 2P-20
+#[test]
+fn echo_works_with_every_suite() {
+    for suite in CryptoProvider::default().cipher_suites() {
+        let number = format!("{:#06x}", suite.id());
+        let output = run(example("echo")
+            .args(["--size", "1MiB", "--rekey-every", "128KiB"])
+            .args(["--suite", &number]));
+        let stdout = text(&output.stdout);
+        assert!(output.status.success(), "{suite}: {output:?}");
+        assert!(stdout.contains(&format!("suite       {suite}\n")), "{suite}: {stdout}");
+        assert!(stdout.contains("The hashes match"), "{suite}: {stdout}");
+    }
+    let output = run(example("echo").args(["--suite", "0x0007"]));
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("the suites are 0x0001 MLS_128"), "{output:?}");
 }
 
 #[test]

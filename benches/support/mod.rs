@@ -44,8 +44,9 @@ impl Configs {
         initiator: RekeyPolicy,
         responder: RekeyPolicy,
     ) -> Result<Self> {
-        let client = Identity::generate("client")?;
-        let server = Identity::generate(SERVER)?;
+        let scheme = suite.signature_scheme();
+        let client = Identity::generate_with("client", scheme)?;
+        let server = Identity::generate_with(SERVER, scheme)?;
         let config = |own: &Identity, peer: &Identity, policy| -> Result<_> {
             let config = Config::builder()
                 .identity(own.clone())
@@ -110,18 +111,23 @@ impl Pair {
 
     /// As [`Pair::establish`], with KeyPackages that were made ahead.
     pub(crate) fn establish_with(configs: &Configs, key_packages: &KeyPackages) -> Result<Self> {
+        let mut pair = Self::begin(configs, key_packages)?;
+        pair.exchange()?;
+        if pair.initiator.peer().is_none() || pair.responder.peer().is_none() {
+            return Err("the handshake did not finish".into());
+        }
+        Ok(pair)
+    }
+
+    /// A handshake whose first message is on its way.
+    pub(crate) fn begin(configs: &Configs, key_packages: &KeyPackages) -> Result<Self> {
         let now = Time::now();
         let name = ServerName::new(SERVER)?;
         let mut to_responder = BytesMut::new();
         let initiator =
             Connection::initiator_with_key_packages(key_packages, name, now, &mut to_responder)?;
         let responder = Connection::responder(Arc::clone(&configs.responder), now);
-        let mut pair = Self { initiator, responder, to_responder, to_initiator: BytesMut::new() };
-        pair.exchange()?;
-        if pair.initiator.peer().is_none() || pair.responder.peer().is_none() {
-            return Err("the handshake did not finish".into());
-        }
-        Ok(pair)
+        Ok(Self { initiator, responder, to_responder, to_initiator: BytesMut::new() })
     }
 
     /// Carries bytes to and fro until both ends are silent. Application data is dropped.

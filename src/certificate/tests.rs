@@ -45,6 +45,8 @@ impl PublicKeyData for Key {
         match self.0.public_key().scheme() {
             SignatureScheme::ED25519 => &PKCS_ED25519,
             SignatureScheme::ECDSA_SECP256R1_SHA256 => &PKCS_ECDSA_P256_SHA256,
+            #[cfg(feature = "post-quantum")]
+            other => panic!("no certificates of {other}"),
         }
     }
 }

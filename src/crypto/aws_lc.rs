@@ -1,7 +1,11 @@
 //! The backend over AWS-LC: the primitives that OpenMLS needs. HPKE is in [`hpke`].
 
 mod hpke;
+#[cfg(feature = "post-quantum")]
+mod post_quantum;
 
+#[cfg(feature = "post-quantum")]
+use aws_lc_rs::signature::PqdsaKeyPair;
 use aws_lc_rs::{
     aead, agreement, digest,
     encoding::{AsBigEndian, EcPrivateKeyBin},
@@ -22,6 +26,8 @@ use tls_codec::SecretVLBytes;
 use zeroize::Zeroizing;
 
 pub(super) use self::hpke::PrivateKey as HpkePrivateKey;
+#[cfg(feature = "post-quantum")]
+use super::SignatureScheme as SignatureSchemeOfIdentities;
 use super::small_order::is_small_order;
 use crate::error::CryptoError as ChannelCryptoError;
 
@@ -61,6 +67,24 @@ impl OpenMlsCrypto for AwsLc {
             Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
             Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
             Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+            #[cfg(feature = "post-quantum")]
+            Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+            #[cfg(feature = "post-quantum")]
+            Ciphersuite::MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519,
+            #[cfg(feature = "post-quantum")]
+            Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519,
+            #[cfg(feature = "post-quantum")]
+            Ciphersuite::MLS_128_MLKEM768_AES256GCM_SHA384_Ed25519,
+            #[cfg(feature = "post-quantum")]
+            Ciphersuite::MLS_128_MLKEM768_AES256GCM_SHA384_P256,
+            #[cfg(feature = "post-quantum")]
+            Ciphersuite::MLS_128_MLKEM768X25519_CHACHA20POLY1305_SHA384_MLDSA44,
+            #[cfg(feature = "post-quantum")]
+            Ciphersuite::MLS_192_MLKEM768_AES256GCM_SHA384_MLDSA65,
+            #[cfg(feature = "post-quantum")]
+            Ciphersuite::MLS_256_MLKEM1024_AES256GCM_SHA384_MLDSA87,
+            #[cfg(feature = "post-quantum")]
+            Ciphersuite::MLS_256_MLKEM1024_AES256GCM_SHA512_MLDSA87,
         ]
     }
 
@@ -146,6 +170,13 @@ impl OpenMlsCrypto for AwsLc {
                     key.compute_public_key().map_err(|_| CryptoError::CryptoLibraryError)?;
                 Ok((scalar.as_ref().to_vec(), public.as_ref().to_vec()))
             }
+            #[cfg(feature = "post-quantum")]
+            SignatureScheme::MLDSA44 | SignatureScheme::MLDSA65 | SignatureScheme::MLDSA87 => {
+                let mut seed = Zeroizing::new([0; 32]);
+                rand::fill(&mut *seed).map_err(|_| CryptoError::InsufficientRandomness)?;
+                let key = ml_dsa_key(alg, &*seed)?;
+                Ok((seed.to_vec(), key.public_key().as_ref().to_vec()))
+            }
             _ => Err(CryptoError::UnsupportedSignatureScheme),
         }
     }
@@ -176,12 +207,36 @@ impl OpenMlsCrypto for AwsLc {
                 UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, pk)
                     .verify(data, signature)
             }
+            #[cfg(feature = "post-quantum")]
+            SignatureScheme::MLDSA44 | SignatureScheme::MLDSA65 | SignatureScheme::MLDSA87 => {
+                if !SignatureSchemeOfIdentities::from_mls(alg)
+                    .is_some_and(|scheme| scheme.is_public_key(pk))
+                {
+                    return Err(CryptoError::InvalidPublicKey);
+                }
+                let algorithm = match alg {
+                    SignatureScheme::MLDSA44 => &signature::ML_DSA_44,
+                    SignatureScheme::MLDSA65 => &signature::ML_DSA_65,
+                    _ => &signature::ML_DSA_87,
+                };
+                UnparsedPublicKey::new(algorithm, pk).verify(data, signature)
+            }
             _ => return Err(CryptoError::UnsupportedSignatureScheme),
         };
         verified.map_err(|_| CryptoError::InvalidSignature)
     }
 
     fn sign(&self, alg: SignatureScheme, data: &[u8], key: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        #[cfg(feature = "post-quantum")]
+        if matches!(
+            alg,
+            SignatureScheme::MLDSA44 | SignatureScheme::MLDSA65 | SignatureScheme::MLDSA87
+        ) {
+            let key = ml_dsa_key(alg, key)?;
+            let mut signature = vec![0; key.algorithm().signature_len()];
+            key.sign(data, &mut signature).map_err(|_| CryptoError::SigningError)?;
+            return Ok(signature);
+        }
         let signed = match alg {
             SignatureScheme::ED25519 => ed25519_key(key)?.try_sign(data),
             SignatureScheme::ECDSA_SECP256R1_SHA256 => {
@@ -333,6 +388,21 @@ fn ed25519_key(seed: &[u8]) -> Result<Ed25519KeyPair, CryptoError> {
         return Err(CryptoError::InvalidLength);
     }
     Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| CryptoError::SigningError)
+}
+
+/// An ML-DSA key from its seed.
+#[cfg(feature = "post-quantum")]
+fn ml_dsa_key(alg: SignatureScheme, seed: &[u8]) -> Result<PqdsaKeyPair, CryptoError> {
+    let algorithm = match alg {
+        SignatureScheme::MLDSA44 => &signature::ML_DSA_44_SIGNING,
+        SignatureScheme::MLDSA65 => &signature::ML_DSA_65_SIGNING,
+        SignatureScheme::MLDSA87 => &signature::ML_DSA_87_SIGNING,
+        _ => return Err(CryptoError::UnsupportedSignatureScheme),
+    };
+    if seed.len() != 32 {
+        return Err(CryptoError::InvalidLength);
+    }
+    PqdsaKeyPair::from_seed(algorithm, seed).map_err(|_| CryptoError::SigningError)
 }
 
 /// An ECDSA key from its scalar. The library wants the public key beside it.

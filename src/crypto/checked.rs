@@ -12,7 +12,9 @@ use openmls_traits::{
 use tls_codec::SecretVLBytes;
 use zeroize::Zeroizing;
 
-use super::{Aead, CryptoLibrary, RecordAead, small_order::is_small_order};
+use super::{
+    Aead, CipherSuite, CryptoLibrary, RecordAead, kem::KemLengths, small_order::is_small_order,
+};
 use crate::error::CryptoError as ChannelCryptoError;
 
 /// Length of a tag in bytes, of every AEAD here.
@@ -116,11 +118,15 @@ impl RecordAead for Copying {
 
 impl OpenMlsCrypto for Checked {
     fn supports(&self, ciphersuite: Ciphersuite) -> Result<(), CryptoError> {
+        if CipherSuite::from_id(ciphersuite.into()).is_none() {
+            return Err(CryptoError::UnsupportedCiphersuite);
+        }
         self.0.crypto().supports(ciphersuite)
     }
 
     fn supported_ciphersuites(&self) -> Vec<Ciphersuite> {
-        self.0.crypto().supported_ciphersuites()
+        let known = |suite: &Ciphersuite| CipherSuite::from_id(suite.into()).is_some();
+        self.0.crypto().supported_ciphersuites().into_iter().filter(known).collect()
     }
 
     fn hkdf_extract(
@@ -201,7 +207,7 @@ impl OpenMlsCrypto for Checked {
     }
 
     fn signature_key_gen(&self, alg: SignatureScheme) -> Result<(Vec<u8>, Vec<u8>), CryptoError> {
-        check_scheme(alg)?;
+        known_scheme(alg)?;
         self.0.crypto().signature_key_gen(alg)
     }
 
@@ -212,24 +218,24 @@ impl OpenMlsCrypto for Checked {
         pk: &[u8],
         signature: &[u8],
     ) -> Result<(), CryptoError> {
-        check_scheme(alg)?;
-        if alg == SignatureScheme::ECDSA_SECP256R1_SHA256 {
-            check_p256_point(pk)?;
-        } else {
-            let key: &[u8; 32] = pk.try_into().map_err(|_| CryptoError::InvalidPublicKey)?;
-            if signature.len() != 64 {
-                return Err(CryptoError::InvalidSignature);
-            }
-            let commitment = signature.first_chunk().ok_or(CryptoError::InvalidSignature)?;
-            if is_small_order(key) || is_small_order(commitment) {
-                return Err(CryptoError::InvalidSignature);
-            }
+        let scheme = known_scheme(alg)?;
+        if !scheme.is_public_key(pk) {
+            return Err(CryptoError::InvalidPublicKey);
+        }
+        if scheme.signature_len().is_some_and(|length| length != signature.len()) {
+            return Err(CryptoError::InvalidSignature);
+        }
+        if scheme == super::SignatureScheme::ED25519
+            && [pk, signature].iter().any(|bytes| bytes.first_chunk().is_none_or(is_small_order))
+        {
+            return Err(CryptoError::InvalidSignature);
         }
         self.0.crypto().verify_signature(alg, data, pk, signature)
     }
 
     fn sign(&self, alg: SignatureScheme, data: &[u8], key: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        check_scheme(alg)?;
+        known_scheme(alg)?;
+        // A seed or a scalar.
         if key.len() != 32 {
             return Err(CryptoError::InvalidLength);
         }
@@ -244,10 +250,12 @@ impl OpenMlsCrypto for Checked {
         aad: &[u8],
         ptxt: &[u8],
     ) -> Result<HpkeCiphertext, CryptoError> {
-        check_public_key(config.0, pk_r)?;
+        let kem = config.0;
+        check_public_key(kem, pk_r)?;
         let sealed = self.0.crypto().hpke_seal(config, pk_r, info, aad, ptxt)?;
         check_result(sealed.ciphertext.as_slice(), ptxt.len() + TAG_LEN)?;
-        check_result(sealed.kem_output.as_slice(), pk_r.len())?;
+        check_enc(kem, sealed.kem_output.as_slice())
+            .map_err(|_| CryptoError::CryptoLibraryError)?;
         Ok(sealed)
     }
 
@@ -259,8 +267,8 @@ impl OpenMlsCrypto for Checked {
         info: &[u8],
         aad: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        check_public_key(config.0, input.kem_output.as_slice())?;
-        check_private_key(sk_r)?;
+        check_enc(config.0, input.kem_output.as_slice())?;
+        check_private_key(config.0, sk_r)?;
         let length = input.ciphertext.as_slice().len().checked_sub(TAG_LEN);
         let length = length.ok_or(CryptoError::HpkeDecryptionError)?;
         let opened = self.0.crypto().hpke_open(config, input, sk_r, info, aad)?;
@@ -276,7 +284,8 @@ impl OpenMlsCrypto for Checked {
         exporter_context: &[u8],
         exporter_length: usize,
     ) -> Result<(KemOutput, ExporterSecret), CryptoError> {
-        check_public_key(config.0, pk_r)?;
+        let kem = config.0;
+        check_public_key(kem, pk_r)?;
         check_export(config.1, exporter_length)?;
         let (enc, secret) = self.0.crypto().hpke_setup_sender_and_export(
             config,
@@ -285,7 +294,7 @@ impl OpenMlsCrypto for Checked {
             exporter_context,
             exporter_length,
         )?;
-        check_result(&enc, pk_r.len())?;
+        check_enc(kem, &enc).map_err(|_| CryptoError::CryptoLibraryError)?;
         check_result(&secret, exporter_length)?;
         Ok((enc, secret))
     }
@@ -299,8 +308,8 @@ impl OpenMlsCrypto for Checked {
         exporter_context: &[u8],
         exporter_length: usize,
     ) -> Result<ExporterSecret, CryptoError> {
-        check_public_key(config.0, enc)?;
-        check_private_key(sk_r)?;
+        check_enc(config.0, enc)?;
+        check_private_key(config.0, sk_r)?;
         check_export(config.1, exporter_length)?;
         let secret = self.0.crypto().hpke_setup_receiver_and_export(
             config,
@@ -320,9 +329,9 @@ impl OpenMlsCrypto for Checked {
         ikm: &[u8],
     ) -> Result<HpkeKeyPair, CryptoError> {
         let kem = config.0;
-        check_kem(kem)?;
+        let lengths = KemLengths::of(kem)?;
         let pair = self.0.crypto().derive_hpke_keypair(config, ikm)?;
-        check_result(&pair.private, 32)?;
+        check_result(&pair.private, lengths.private_key)?;
         check_public_key(kem, &pair.public).map_err(|_| CryptoError::CryptoLibraryError)?;
         Ok(pair)
     }
@@ -341,34 +350,35 @@ fn check_key_and_nonce(alg: AeadType, key: &[u8], nonce: &[u8]) -> Result<(), Cr
     }
 }
 
-/// The schemes of the suites that this crate may use; a library may have more.
-fn check_scheme(alg: SignatureScheme) -> Result<(), CryptoError> {
-    match alg {
-        SignatureScheme::ED25519 | SignatureScheme::ECDSA_SECP256R1_SHA256 => Ok(()),
-        _ => Err(CryptoError::UnsupportedSignatureScheme),
-    }
-}
-
-/// The KEMs of the suites that this crate may use; a library may have more.
-fn check_kem(kem: HpkeKemType) -> Result<(), CryptoError> {
-    match kem {
-        HpkeKemType::DhKem25519 | HpkeKemType::DhKemP256 => Ok(()),
-        _ => Err(CryptoError::UnsupportedCiphersuite),
-    }
+/// The scheme, if a suite that this crate may use has it; a library may have more.
+fn known_scheme(alg: SignatureScheme) -> Result<super::SignatureScheme, CryptoError> {
+    super::SignatureScheme::from_mls(alg).ok_or(CryptoError::UnsupportedSignatureScheme)
 }
 
 fn check_public_key(kem: HpkeKemType, public_key: &[u8]) -> Result<(), CryptoError> {
-    check_kem(kem)?;
-    match kem {
-        HpkeKemType::DhKemP256 => check_p256_point(public_key),
-        _ if public_key.len() == 32 => Ok(()),
-        _ => Err(CryptoError::InvalidPublicKey),
+    check_point(kem, public_key, KemLengths::of(kem)?.public_key)
+}
+
+/// What an encapsulation gives.
+fn check_enc(kem: HpkeKemType, enc: &[u8]) -> Result<(), CryptoError> {
+    check_point(kem, enc, KemLengths::of(kem)?.enc)
+}
+
+/// Of a point on P-256 only the uncompressed form is allowed (RFC 9180, section 7.1.1).
+fn check_point(kem: HpkeKemType, bytes: &[u8], length: usize) -> Result<(), CryptoError> {
+    if bytes.len() == length && (kem != HpkeKemType::DhKemP256 || bytes.first() == Some(&4)) {
+        Ok(())
+    } else {
+        Err(CryptoError::InvalidPublicKey)
     }
 }
 
-/// Both KEMs have private keys of one length.
-fn check_private_key(private_key: &[u8]) -> Result<(), CryptoError> {
-    if private_key.len() == 32 { Ok(()) } else { Err(CryptoError::InvalidLength) }
+fn check_private_key(kem: HpkeKemType, private_key: &[u8]) -> Result<(), CryptoError> {
+    if private_key.len() == KemLengths::of(kem)?.private_key {
+        Ok(())
+    } else {
+        Err(CryptoError::InvalidLength)
+    }
 }
 
 /// RFC 9180, section 5.3
@@ -379,13 +389,4 @@ fn check_export(kdf: HpkeKdfType, length: usize) -> Result<(), CryptoError> {
         HpkeKdfType::HkdfSha512 => 64,
     };
     if length <= 255 * hash_len { Ok(()) } else { Err(CryptoError::InvalidLength) }
-}
-
-/// Only the uncompressed form is allowed (RFC 9180, section 7.1.1; RFC 9420, section 5.1.1).
-fn check_p256_point(point: &[u8]) -> Result<(), CryptoError> {
-    if point.len() == 65 && point.first() == Some(&4) {
-        Ok(())
-    } else {
-        Err(CryptoError::InvalidPublicKey)
-    }
 }

@@ -139,7 +139,9 @@ pub trait CryptoLibrary: Send + Sync {
     /// The Ed25519 signature of `message` by the key of `seed`, the private key of RFC 8032,
     /// section 5.1.5.
     ///
-    /// Default: `sign` of [`CryptoLibrary::crypto`], for which the seed is the private key.
+    /// Default: `sign` of [`CryptoLibrary::crypto`], for which the seed is the private key. Signatures
+    /// of other schemes are always made with that: the private key is the scalar for ECDSA, and the
+    /// seed for ML-DSA.
     ///
     /// # Errors
     ///

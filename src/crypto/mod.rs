@@ -10,6 +10,7 @@ mod aws_lc;
 #[cfg(feature = "x509")]
 mod certificate;
 mod checked;
+mod kem;
 mod library;
 mod memory;
 mod scheme;
@@ -46,6 +47,8 @@ use crate::error::{CryptoError, Error};
 
 #[cfg(feature = "x509")]
 pub(crate) use self::certificate::CERTIFICATE_ALGORITHMS;
+#[cfg(feature = "post-quantum")]
+pub(crate) use self::signing::MlDsaKey;
 pub(crate) use self::{
     aead::AeadKey,
     signing::{Ed25519Key, MlsSigner, P256Key, SignatureKey},
@@ -68,8 +71,9 @@ pub use suite::CipherSuite;
 /// - [`CryptoProvider::from_openmls`]: any provider of OpenMLS.
 /// - [`CryptoProvider::custom`]: a [`CryptoLibrary`] of your own.
 ///
-/// The first two have every suite of this crate, and the same answers to the test vectors of
-/// RFC 8032, RFC 9180 and Wycheproof.
+/// The first two have every suite of this crate, but for one that RustCrypto lacks
+/// (`MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519`), and the same answers to the test vectors of
+/// RFC 8032, RFC 6979, RFC 9180 and Wycheproof.
 ///
 /// ```
 /// use mls_channel::{Config, CryptoProvider, Identity, PinnedKeys};

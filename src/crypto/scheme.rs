@@ -16,11 +16,29 @@ pub enum SignatureScheme {
     ED25519,
     /// `ecdsa_secp256r1_sha256`, 0x0403: ECDSA on the curve P-256 with SHA-256.
     ECDSA_SECP256R1_SHA256,
+    /// `mldsa44`, 0x0904: ML-DSA-44 (FIPS 204).
+    #[cfg(feature = "post-quantum")]
+    MLDSA44,
+    /// `mldsa65`, 0x0905: ML-DSA-65 (FIPS 204).
+    #[cfg(feature = "post-quantum")]
+    MLDSA65,
+    /// `mldsa87`, 0x0906: ML-DSA-87 (FIPS 204).
+    #[cfg(feature = "post-quantum")]
+    MLDSA87,
 }
 
 impl SignatureScheme {
     /// Every scheme of this build.
-    pub const ALL: &'static [Self] = &[Self::ED25519, Self::ECDSA_SECP256R1_SHA256];
+    pub const ALL: &'static [Self] = &[
+        Self::ED25519,
+        Self::ECDSA_SECP256R1_SHA256,
+        #[cfg(feature = "post-quantum")]
+        Self::MLDSA44,
+        #[cfg(feature = "post-quantum")]
+        Self::MLDSA65,
+        #[cfg(feature = "post-quantum")]
+        Self::MLDSA87,
+    ];
 
     /// The number under which the scheme is registered with IANA.
     pub fn id(self) -> u16 {
@@ -32,6 +50,12 @@ impl SignatureScheme {
         match self {
             Self::ED25519 => "ed25519",
             Self::ECDSA_SECP256R1_SHA256 => "ecdsa_secp256r1_sha256",
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA44 => "mldsa44",
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA65 => "mldsa65",
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA87 => "mldsa87",
         }
     }
 
@@ -45,6 +69,12 @@ impl SignatureScheme {
         match self {
             Self::ED25519 => 32,
             Self::ECDSA_SECP256R1_SHA256 => 65,
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA44 => 1312,
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA65 => 1952,
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA87 => 2592,
         }
     }
 
@@ -54,11 +84,36 @@ impl SignatureScheme {
             && (self != Self::ECDSA_SECP256R1_SHA256 || bytes.first() == Some(&UNCOMPRESSED))
     }
 
+    /// Every signature has this length in bytes; `None`: they differ.
+    pub(crate) fn signature_len(self) -> Option<usize> {
+        match self {
+            Self::ED25519 => Some(64),
+            Self::ECDSA_SECP256R1_SHA256 => None,
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA44 => Some(2420),
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA65 => Some(3309),
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA87 => Some(4627),
+        }
+    }
+
+    /// The scheme, if this build has it.
+    pub(crate) fn from_mls(scheme: types::SignatureScheme) -> Option<Self> {
+        Self::ALL.iter().copied().find(|known| known.mls() == scheme)
+    }
+
     /// What OpenMLS calls it.
     pub(crate) fn mls(self) -> types::SignatureScheme {
         match self {
             Self::ED25519 => types::SignatureScheme::ED25519,
             Self::ECDSA_SECP256R1_SHA256 => types::SignatureScheme::ECDSA_SECP256R1_SHA256,
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA44 => types::SignatureScheme::MLDSA44,
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA65 => types::SignatureScheme::MLDSA65,
+            #[cfg(feature = "post-quantum")]
+            Self::MLDSA87 => types::SignatureScheme::MLDSA87,
         }
     }
 }
@@ -84,7 +139,13 @@ mod tests {
 
     #[test]
     fn schemes_have_the_registered_numbers_and_names() {
-        let registered = [(0x0807, "ed25519"), (0x0403, "ecdsa_secp256r1_sha256")];
+        let registered = [
+            (0x0807, "ed25519"),
+            (0x0403, "ecdsa_secp256r1_sha256"),
+            (0x0904, "mldsa44"),
+            (0x0905, "mldsa65"),
+            (0x0906, "mldsa87"),
+        ];
         for (scheme, (id, name)) in SignatureScheme::ALL.iter().zip(registered) {
             assert_eq!((scheme.id(), scheme.name()), (id, name));
             assert_eq!(SignatureScheme::from_name(name), Some(*scheme));

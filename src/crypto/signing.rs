@@ -1,6 +1,8 @@
 //! Signature keys, and the signer that OpenMLS uses them through.
 
 mod ed25519;
+#[cfg(feature = "post-quantum")]
+mod ml_dsa;
 mod p256;
 
 use openmls_traits::{
@@ -8,6 +10,8 @@ use openmls_traits::{
     types,
 };
 
+#[cfg(feature = "post-quantum")]
+pub(crate) use self::ml_dsa::MlDsaKey;
 pub(crate) use self::{ed25519::Ed25519Key, p256::P256Key};
 use super::{CryptoProvider, SignatureScheme};
 use crate::error::CryptoError;
@@ -17,6 +21,8 @@ use crate::error::CryptoError;
 pub(crate) enum SignatureKey {
     Ed25519(Ed25519Key),
     P256(P256Key),
+    #[cfg(feature = "post-quantum")]
+    MlDsa(MlDsaKey),
 }
 
 impl SignatureKey {
@@ -28,6 +34,8 @@ impl SignatureKey {
         match scheme {
             SignatureScheme::ED25519 => Ed25519Key::generate(provider).map(Self::Ed25519),
             SignatureScheme::ECDSA_SECP256R1_SHA256 => P256Key::generate(provider).map(Self::P256),
+            #[cfg(feature = "post-quantum")]
+            _ => MlDsaKey::generate(provider, scheme).map(Self::MlDsa),
         }
     }
 
@@ -35,6 +43,8 @@ impl SignatureKey {
         match self {
             Self::Ed25519(_) => SignatureScheme::ED25519,
             Self::P256(_) => SignatureScheme::ECDSA_SECP256R1_SHA256,
+            #[cfg(feature = "post-quantum")]
+            Self::MlDsa(key) => key.scheme(),
         }
     }
 
@@ -43,6 +53,8 @@ impl SignatureKey {
         match self {
             Self::Ed25519(key) => key.public_key(),
             Self::P256(key) => key.public_key(),
+            #[cfg(feature = "post-quantum")]
+            Self::MlDsa(key) => key.public_key(),
         }
     }
 
@@ -55,6 +67,8 @@ impl SignatureKey {
         match self {
             Self::Ed25519(key) => key.sign(provider, message).map(|signature| signature.to_vec()),
             Self::P256(key) => key.sign(provider, message),
+            #[cfg(feature = "post-quantum")]
+            Self::MlDsa(key) => key.sign(provider, message),
         }
     }
 
@@ -64,6 +78,8 @@ impl SignatureKey {
         zeroize::Zeroizing::new(match self {
             Self::Ed25519(key) => key.seed().to_vec(),
             Self::P256(key) => key.scalar().to_vec(),
+            #[cfg(feature = "post-quantum")]
+            Self::MlDsa(key) => key.seed().to_vec(),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use openmls_traits::types::{self, AeadType, Ciphersuite, HashType, HpkeKemType};
+use openmls_traits::types::{AeadType, Ciphersuite, HashType, HpkeKemType};
 
 use super::SignatureScheme;
 
@@ -21,6 +21,35 @@ pub enum CipherSuite {
     MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
     /// 0x0003: X25519, ChaCha20-Poly1305, SHA-256, Ed25519. For machines without AES hardware.
     MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+    /// 0x004F: ML-KEM-768 with X25519 (X-Wing), AES-128-GCM, SHA-256, Ed25519. The hybrid suite to
+    /// prefer: secret as long as one of the two KEMs holds.
+    #[cfg(feature = "post-quantum")]
+    MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+    /// 0x004E: ML-KEM-768 with X25519 (X-Wing), AES-256-GCM, SHA-384, Ed25519.
+    #[cfg(feature = "post-quantum")]
+    MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519,
+    /// 0x004D: ML-KEM-768 with X25519 (X-Wing), ChaCha20-Poly1305, SHA-256, Ed25519. The RustCrypto
+    /// provider does not have it.
+    #[cfg(feature = "post-quantum")]
+    MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519,
+    /// 0xF042: ML-KEM-768 alone, AES-256-GCM, SHA-384, Ed25519.
+    #[cfg(feature = "post-quantum")]
+    MLS_128_MLKEM768_AES256GCM_SHA384_Ed25519,
+    /// 0x0050: ML-KEM-768 alone, AES-256-GCM, SHA-384, ECDSA on P-256.
+    #[cfg(feature = "post-quantum")]
+    MLS_128_MLKEM768_AES256GCM_SHA384_P256,
+    /// 0x0052: ML-KEM-768 with X25519 (X-Wing), ChaCha20-Poly1305, SHA-384, ML-DSA-44.
+    #[cfg(feature = "post-quantum")]
+    MLS_128_MLKEM768X25519_CHACHA20POLY1305_SHA384_MLDSA44,
+    /// 0x0051: ML-KEM-768 alone, AES-256-GCM, SHA-384, ML-DSA-65.
+    #[cfg(feature = "post-quantum")]
+    MLS_192_MLKEM768_AES256GCM_SHA384_MLDSA65,
+    /// 0x0907: ML-KEM-1024 alone, AES-256-GCM, SHA-384, ML-DSA-87.
+    #[cfg(feature = "post-quantum")]
+    MLS_256_MLKEM1024_AES256GCM_SHA384_MLDSA87,
+    /// 0x0906: ML-KEM-1024 alone, AES-256-GCM, SHA-512, ML-DSA-87.
+    #[cfg(feature = "post-quantum")]
+    MLS_256_MLKEM1024_AES256GCM_SHA512_MLDSA87,
 }
 
 /// The AEAD of a suite's records.
@@ -37,6 +66,24 @@ impl CipherSuite {
         Self::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
         Self::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
         Self::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+        #[cfg(feature = "post-quantum")]
+        Self::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+        #[cfg(feature = "post-quantum")]
+        Self::MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519,
+        #[cfg(feature = "post-quantum")]
+        Self::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519,
+        #[cfg(feature = "post-quantum")]
+        Self::MLS_128_MLKEM768_AES256GCM_SHA384_Ed25519,
+        #[cfg(feature = "post-quantum")]
+        Self::MLS_128_MLKEM768_AES256GCM_SHA384_P256,
+        #[cfg(feature = "post-quantum")]
+        Self::MLS_128_MLKEM768X25519_CHACHA20POLY1305_SHA384_MLDSA44,
+        #[cfg(feature = "post-quantum")]
+        Self::MLS_192_MLKEM768_AES256GCM_SHA384_MLDSA65,
+        #[cfg(feature = "post-quantum")]
+        Self::MLS_256_MLKEM1024_AES256GCM_SHA384_MLDSA87,
+        #[cfg(feature = "post-quantum")]
+        Self::MLS_256_MLKEM1024_AES256GCM_SHA512_MLDSA87,
     ];
 
     /// The number under which the suite is registered with IANA.
@@ -56,12 +103,15 @@ impl CipherSuite {
 
     /// The scheme of the identities that can use the suite.
     pub fn signature_scheme(self) -> SignatureScheme {
-        match self.mls().signature_algorithm() {
-            types::SignatureScheme::ECDSA_SECP256R1_SHA256 => {
-                SignatureScheme::ECDSA_SECP256R1_SHA256
-            }
-            _ => SignatureScheme::ED25519,
-        }
+        // A test goes through all suites.
+        SignatureScheme::from_mls(self.mls().signature_algorithm())
+            .unwrap_or(SignatureScheme::ED25519)
+    }
+
+    /// The KEM withstands a quantum computer: what is recorded today stays secret. Whether the
+    /// signatures do, the [`signature_scheme`](Self::signature_scheme) says.
+    pub fn is_post_quantum(self) -> bool {
+        !matches!(self.kem(), HpkeKemType::DhKem25519 | HpkeKemType::DhKemP256)
     }
 
     /// What OpenMLS calls it. All that the suite consists of is known there.
@@ -71,9 +121,10 @@ impl CipherSuite {
 
     fn facts(self) -> (Ciphersuite, &'static str) {
         macro_rules! same_names {
-            ($($name:ident)*) => {
+            ($($(#[$attribute:meta])* $name:ident)*) => {
                 match self {
-                    $(Self::$name => (Ciphersuite::$name, stringify!($name)),)*
+                    $($(#[$attribute])*
+                    Self::$name => (Ciphersuite::$name, stringify!($name)),)*
                 }
             };
         }
@@ -81,6 +132,24 @@ impl CipherSuite {
             MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
             MLS_128_DHKEMP256_AES128GCM_SHA256_P256
             MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519
+            #[cfg(feature = "post-quantum")]
+            MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519
+            #[cfg(feature = "post-quantum")]
+            MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519
+            #[cfg(feature = "post-quantum")]
+            MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519
+            #[cfg(feature = "post-quantum")]
+            MLS_128_MLKEM768_AES256GCM_SHA384_Ed25519
+            #[cfg(feature = "post-quantum")]
+            MLS_128_MLKEM768_AES256GCM_SHA384_P256
+            #[cfg(feature = "post-quantum")]
+            MLS_128_MLKEM768X25519_CHACHA20POLY1305_SHA384_MLDSA44
+            #[cfg(feature = "post-quantum")]
+            MLS_192_MLKEM768_AES256GCM_SHA384_MLDSA65
+            #[cfg(feature = "post-quantum")]
+            MLS_256_MLKEM1024_AES256GCM_SHA384_MLDSA87
+            #[cfg(feature = "post-quantum")]
+            MLS_256_MLKEM1024_AES256GCM_SHA512_MLDSA87
         }
     }
 
@@ -144,6 +213,25 @@ impl Aead {
             Self::Aes128Gcm => AeadType::Aes128Gcm,
             Self::Aes256Gcm => AeadType::Aes256Gcm,
             Self::ChaCha20Poly1305 => AeadType::ChaCha20Poly1305,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suite_is_what_its_name_says() {
+        for suite in CipherSuite::ALL {
+            assert_eq!(suite.name(), format!("{:?}", suite.mls()));
+            assert_eq!(CipherSuite::from_id(suite.id()), Some(*suite));
+            assert_eq!(suite.signature_scheme().mls(), suite.mls().signature_algorithm());
+            assert_eq!(suite.aead().mls(), suite.mls().aead_algorithm());
+            assert_eq!(suite.aead().key_len(), suite.mls().aead_key_length());
+            assert_eq!(suite.hash_len(), suite.mls().hash_length());
+            let kem = suite.name().contains("MLKEM") || suite.name().contains("XWING");
+            assert_eq!(suite.is_post_quantum(), kem);
         }
     }
 }

@@ -13,7 +13,9 @@ use super::{
     peer::Peer,
     psk::Epochs,
     store::Stored,
-    universe::{Candidate, MAX_MEMBERS, Roster, derived_id, parse_key_packages, parse_universe},
+    universe::{
+        Candidate, MAX_MEMBERS, Roster, derived_id, parse_key_packages, parse_universe, usable,
+    },
 };
 use crate::{
     config::Config,
@@ -101,7 +103,7 @@ impl DmlsSession {
         now: Time,
     ) -> Result<Self, Error> {
         policy.check()?;
-        let suites = compatible(&config.cipher_suites, leaf_replacement);
+        let suites = compatible(usable(&config), leaf_replacement);
         let mut id = vec![0; ID_LEN];
         config.crypto.fill_random(&mut id)?;
         let export_key_length = suites.first().map_or(0, |suite| suite.hash_len());
@@ -268,12 +270,10 @@ impl DmlsSession {
 }
 
 /// The suites that can be in one universe with the best of them.
-fn compatible(suites: &[CipherSuite], leaf_replacement: bool) -> Vec<CipherSuite> {
-    let mut suites = suites.to_vec();
+fn compatible(mut suites: Vec<CipherSuite>, leaf_replacement: bool) -> Vec<CipherSuite> {
     if let Some(&first) = suites.first() {
         suites.retain(|suite| {
             suite.hash_len() == first.hash_len()
-                && suite.signature_scheme() == first.signature_scheme()
                 && (suite.kem() == first.kem() || !leaf_replacement)
         });
     }

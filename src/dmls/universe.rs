@@ -111,8 +111,8 @@ impl DmlsKeyPackages {
     ///
     /// [`Error::Crypto`].
     pub fn new(config: &Config, now: Time) -> Result<Self, Error> {
-        let suites = config.cipher_suites();
-        let inner = KeyPackages::new(&config.crypto, suites, &config.identity, now.calendar)?;
+        let suites = usable(config);
+        let inner = KeyPackages::new(&config.crypto, &suites, &config.identity, now.calendar)?;
         let body = encode_frame_part(&KeyPackagesFrame {
             key_packages: inner.messages().iter().cloned().map(Opaque).collect(),
         })?;
@@ -124,6 +124,13 @@ impl DmlsKeyPackages {
     pub fn frame(&self) -> &Bytes {
         &self.frame
     }
+}
+
+/// The suites that this member can use: those of its first identity.
+pub(super) fn usable(config: &Config) -> Vec<CipherSuite> {
+    let scheme = config.identity.public_key().scheme();
+    let suites = config.cipher_suites.iter().copied();
+    suites.filter(|suite| suite.signature_scheme() == scheme).collect()
 }
 
 impl std::fmt::Debug for DmlsKeyPackages {

@@ -96,7 +96,8 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// [`Error::Crypto`] if the encoder fails, which a key of this type gives no reason for.
+    /// [`ConfigError::Key`] for a key of ML-DSA, which OpenSSH does not have; [`Error::Crypto`] if the
+    /// encoder fails, which a key of this type gives no reason for.
     pub fn to_openssh(&self) -> Result<Zeroizing<String>, Error> {
         PrivateKey::new(to_pair(self.key())?, self.name())
             .and_then(|key| key.to_openssh(LineEnding::LF))
@@ -135,6 +136,8 @@ impl PublicKey {
             SignatureScheme::ECDSA_SECP256R1_SHA256 => {
                 EcdsaPublicKey::from_sec1_bytes(self.as_bytes()).map(KeyData::Ecdsa)
             }
+            #[cfg(feature = "post-quantum")]
+            _ => return Err(no_such_key()),
         };
         key.map_err(|_| ENCODING.into())
     }
@@ -183,7 +186,14 @@ fn to_pair(key: &SignatureKey) -> Result<KeypairData, Error> {
             let public = secret.public_key().into();
             Ok(KeypairData::Ecdsa(EcdsaKeypair::NistP256 { public, private: secret.into() }))
         }
+        #[cfg(feature = "post-quantum")]
+        SignatureKey::MlDsa(_) => Err(no_such_key()),
     }
+}
+
+#[cfg(feature = "post-quantum")]
+fn no_such_key() -> Error {
+    ConfigError::Key("OpenSSH has no keys of ML-DSA".into()).into()
 }
 
 #[cfg(test)]

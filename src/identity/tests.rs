@@ -131,6 +131,92 @@ fn a_key_on_p256_with_the_public_key_of_another_is_refused() {
     assert!(matches!(error, Error::Config(ConfigError::Key(_))), "{error}");
 }
 
+#[cfg(feature = "post-quantum")]
+const ML_DSA: [SignatureScheme; 3] =
+    [SignatureScheme::MLDSA44, SignatureScheme::MLDSA65, SignatureScheme::MLDSA87];
+
+/// The seed of its examples: 00 01 .. 1f.
+#[cfg(feature = "post-quantum")]
+#[test]
+fn seeds_of_ml_dsa_are_read_and_written_as_in_rfc_9881() {
+    for (number, scheme) in ML_DSA.into_iter().enumerate() {
+        let mut der = general_purpose::STANDARD
+            .decode("MDQCAQAwCwYJYIZIAWUDBAMRBCKAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f")
+            .unwrap();
+        der[17] += u8::try_from(number).unwrap();
+        let text = general_purpose::STANDARD.encode(&der);
+        let (first, second) = text.split_at(64);
+        let pem =
+            format!("-----BEGIN PRIVATE KEY-----\n{first}\n{second}\n-----END PRIVATE KEY-----\n");
+        let alice = Identity::from_pkcs8_pem("alice", &pem).unwrap();
+        assert_eq!(alice.public_key().scheme(), scheme);
+        assert_eq!(alice.to_pkcs8_pem().unwrap().as_str(), pem);
+        let expected: Vec<u8> = (0..32).collect();
+        assert_eq!(alice.key().secret().as_slice(), expected);
+        #[cfg(feature = "aws-lc")]
+        {
+            use aws_lc_rs::signature::{self, KeyPair as _, PqdsaKeyPair};
+            let algorithm = match scheme {
+                SignatureScheme::MLDSA44 => &signature::ML_DSA_44_SIGNING,
+                SignatureScheme::MLDSA65 => &signature::ML_DSA_65_SIGNING,
+                _ => &signature::ML_DSA_87_SIGNING,
+            };
+            let pair = PqdsaKeyPair::from_pkcs8(algorithm, &der).unwrap();
+            assert_eq!(pair.public_key().as_ref(), alice.public_key().as_bytes());
+        }
+    }
+}
+
+/// As OpenSSL 3.5 writes it: the seed, and the expanded key beside it.
+#[cfg(feature = "post-quantum")]
+#[test]
+fn a_seed_of_ml_dsa_has_to_fit_the_expanded_key_beside_it() {
+    for scheme in ML_DSA {
+        let alice = Identity::generate_with("alice", scheme).unwrap();
+        let SignatureKey::MlDsa(key) = alice.key() else { panic!("{scheme}") };
+        let expanded = key.expanded().unwrap();
+        let sequence = |tag: &[u8], length: usize| {
+            [tag, &u16::try_from(length).unwrap().to_be_bytes()].concat()
+        };
+        let both = |seed: &[u8], expanded: &[u8]| {
+            let keys = [&[4, 32], seed, &sequence(&[4, 0x82], expanded.len()), expanded].concat();
+            let keys = [sequence(&[0x30, 0x82], keys.len()), keys].concat();
+            let algorithm = [
+                &[2, 1, 0, 0x30, 0x0b, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3][..],
+                &[match scheme {
+                    SignatureScheme::MLDSA44 => 0x11,
+                    SignatureScheme::MLDSA65 => 0x12,
+                    _ => 0x13,
+                }],
+            ]
+            .concat();
+            let body = [algorithm, sequence(&[4, 0x82], keys.len()), keys].concat();
+            let der = [sequence(&[0x30, 0x82], body.len()), body].concat();
+            let text = general_purpose::STANDARD.encode(der);
+            let lines: Vec<_> =
+                text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+            format!(
+                "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+                lines.join("\n")
+            )
+        };
+        let read = |pem: &str| Identity::from_pkcs8_pem("alice", pem);
+        let pem = both(key.seed(), &expanded);
+        assert_eq!(read(&pem).unwrap().public_key(), alice.public_key());
+        let mut other = expanded.to_vec();
+        other[100] ^= 1;
+        for pem in [
+            both(key.seed(), &other),
+            both(&[7; 32], &expanded),
+            both(&key.seed()[..31], &expanded),
+            both(key.seed(), &expanded[..100]),
+        ] {
+            let error = read(&pem).unwrap_err();
+            assert!(matches!(error, Error::Config(ConfigError::Key(_))), "{error}");
+        }
+    }
+}
+
 #[test]
 fn identities_of_every_scheme_survive_their_file() {
     let directory = tempfile::tempdir().unwrap();

@@ -51,16 +51,16 @@ pub(crate) struct Lease {
 }
 
 impl Sessions {
-    /// The sessions that began under `identity` or one of the `former` ones, with the trust
+    /// The sessions that began under `identity` or one of the `others`, with the trust
     /// configuration that has this digest.
     pub(crate) fn new(
         store: Arc<dyn SessionStore>,
         crypto: CryptoProvider,
         identity: &Identity,
-        former: &[Identity],
+        others: &[Identity],
         trust_digest: &[u8; 32],
     ) -> Result<Self, Error> {
-        let identities: Vec<_> = std::iter::once(identity).chain(former).cloned().collect();
+        let identities: Vec<_> = std::iter::once(identity).chain(others).cloned().collect();
         let scope = |identity: &Identity| {
             let own = [identity.public_key().as_bytes(), identity.name().as_bytes()].concat();
             hash(&crypto, Domain::Trust, trust_digest, &own)

@@ -43,8 +43,8 @@ use crate::{
     },
 };
 
-/// Hellos and requests that a responder looks at on one connection.
-pub(super) const MAX_HELLOS: usize = 8;
+/// Hellos and requests that a responder looks at on one connection: more than there are suites.
+pub(super) const MAX_HELLOS: usize = 16;
 
 /// A handshake in progress, in either role.
 pub(crate) struct Handshake {
@@ -460,10 +460,11 @@ impl ExpectClientHello {
             alpn,
             max_message_size: config.limits.max_message_size,
         };
+        let identity = config.identity_for(hello.suite());
         let (group, welcome) = hello.answer(
             &initiator,
             &config.crypto,
-            &config.identity,
+            identity,
             &parameters,
             retention(config),
             now.calendar,
@@ -514,7 +515,7 @@ impl Hello {
         let offer = Offer::new(
             &config.crypto,
             suite,
-            &config.identity,
+            config.identity_for(suite),
             parameters,
             retention(config),
             now.calendar,

@@ -7,7 +7,7 @@ use rustls::{
     ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConfig,
     ServerConnection,
     client::Resumption,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
     server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier},
     version::TLS13,
@@ -35,19 +35,24 @@ struct Credentials {
 impl Configs {
     /// Every connection begins with a full handshake.
     pub(crate) fn new() -> Result<Self> {
-        Self::with_sessions(None)
+        Self::with(aws_lc_rs::kx_group::X25519, None)
+    }
+
+    /// The same with X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem).
+    pub(crate) fn hybrid() -> Result<Self> {
+        Self::with(aws_lc_rs::kx_group::X25519MLKEM768, None)
     }
 
     /// Both ends remember sessions, and the server sends a ticket in every handshake, whose use takes
     /// a Diffie-Hellman exchange (PSK with (EC)DHE).
     pub(crate) fn resuming() -> Result<Self> {
-        Self::with_sessions(Some(SESSIONS))
+        Self::with(aws_lc_rs::kx_group::X25519, Some(SESSIONS))
     }
 
-    fn with_sessions(sessions: Option<usize>) -> Result<Self> {
+    fn with(group: &'static dyn SupportedKxGroup, sessions: Option<usize>) -> Result<Self> {
         let provider = Arc::new(CryptoProvider {
             cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
-            kx_groups: vec![aws_lc_rs::kx_group::X25519],
+            kx_groups: vec![group],
             ..aws_lc_rs::default_provider()
         });
         let client = Credentials::generate("client.example")?;
@@ -155,6 +160,8 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(configs.handshake().unwrap(), HandshakeKind::Full);
         }
+        let configs = Configs::hybrid().unwrap();
+        assert_eq!(configs.handshake().unwrap(), HandshakeKind::Full);
     }
 
     #[test]

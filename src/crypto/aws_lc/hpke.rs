@@ -1,7 +1,7 @@
 //! HPKE, base mode (RFC 9180), over the primitives of AWS-LC.
 //!
 //! With DHKEM(X25519, HKDF-SHA256) and DHKEM(P-256, HKDF-SHA256), the KDFs of SHA-2 and the three
-//! AEADs. The names are those of the RFC.
+//! AEADs. The names are those of the RFC. The post-quantum KEMs are in `post_quantum`.
 
 use aws_lc_rs::agreement::{self, UnparsedPublicKey, agree};
 use openmls_traits::types::{
@@ -10,16 +10,18 @@ use openmls_traits::types::{
 };
 use zeroize::Zeroizing;
 
+#[cfg(feature = "post-quantum")]
+use super::post_quantum;
 use crate::crypto::constant_time_eq;
 
-/// Nsecret of both KEMs, in bytes.
+/// Nsecret of all KEMs, in bytes.
 const SHARED_SECRET_LEN: usize = 32;
-/// Nsk of both KEMs, in bytes.
+/// Nsk of both DHKEMs, in bytes.
 const PRIVATE_KEY_LEN: usize = 32;
-/// The hash of both KEMs, whatever the suite's KDF is.
+/// The hash of both DHKEMs, whatever the suite's KDF is.
 const KEM_HASH: HashType = HashType::Sha2_256;
 
-type SharedSecret = Zeroizing<[u8; SHARED_SECRET_LEN]>;
+pub(super) type SharedSecret = Zeroizing<[u8; SHARED_SECRET_LEN]>;
 
 pub(super) fn seal(
     config: &HpkeConfig,
@@ -87,17 +89,24 @@ pub(super) fn export_as_receiver(
 
 /// DeriveKeyPair (RFC 9180, section 7.1.3).
 pub(super) fn derive_key_pair(config: &HpkeConfig, ikm: &[u8]) -> Result<HpkeKeyPair, CryptoError> {
-    let kem = Kem::new(config.0)?;
+    let kem = match Kem::new(config.0)? {
+        Kem::Dh(kem) => kem,
+        #[cfg(feature = "post-quantum")]
+        Kem::PostQuantum(kem) => {
+            let (seed, public) = kem.derive_key_pair(ikm)?;
+            return Ok(HpkeKeyPair { private: seed.as_slice().into(), public });
+        }
+    };
     let suite_id = kem.suite_id();
     let dkp_prk = labeled_extract(KEM_HASH, &suite_id, b"", b"dkp_prk", ikm)?;
     let mut sk = Zeroizing::new([0; PRIVATE_KEY_LEN]);
     let key = match kem {
-        Kem::X25519 => {
+        DhKem::X25519 => {
             labeled_expand(KEM_HASH, &suite_id, &dkp_prk, b"sk", b"", &mut *sk)?;
             kem.private_key(&*sk)?
         }
         // Not every 32 bytes are a scalar of the curve: the first candidate that is one.
-        Kem::P256 => {
+        DhKem::P256 => {
             let mut counter = 0_u8;
             loop {
                 let (label, context) = (b"candidate", [counter]);
@@ -135,34 +144,49 @@ struct Schedule {
 /// A private key, parsed.
 pub(in crate::crypto) struct PrivateKey {
     kem: Kem,
-    bytes: Zeroizing<[u8; PRIVATE_KEY_LEN]>,
-    key: agreement::PrivateKey,
-    public: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
+    key: ParsedKey,
+}
+
+enum ParsedKey {
+    Dh {
+        key: agreement::PrivateKey,
+        public: Vec<u8>,
+    },
+    #[cfg(feature = "post-quantum")]
+    PostQuantum(post_quantum::PrivateKey),
 }
 
 impl PrivateKey {
     pub(in crate::crypto) fn parse(config: &HpkeConfig, sk: &[u8]) -> Result<Self, CryptoError> {
         let kem = Kem::new(config.0)?;
-        let bytes = sk.try_into().map(Zeroizing::new).map_err(|_| CryptoError::InvalidLength)?;
-        let key = kem.private_key(sk)?;
-        let public = kem.public_key(&key)?;
-        Ok(Self { kem, bytes, key, public })
+        let key = match kem {
+            Kem::Dh(kem) => {
+                let key = kem.private_key(sk)?;
+                let public = kem.public_key(&key)?;
+                ParsedKey::Dh { key, public }
+            }
+            #[cfg(feature = "post-quantum")]
+            Kem::PostQuantum(kem) => ParsedKey::PostQuantum(kem.private_key(sk)?),
+        };
+        Ok(Self { kem, bytes: Zeroizing::new(sk.to_vec()), key })
     }
 
     /// It is this one.
     pub(in crate::crypto) fn is(&self, config: &HpkeConfig, sk: &[u8]) -> bool {
-        Kem::new(config.0) == Ok(self.kem) && constant_time_eq(&*self.bytes, sk)
+        Kem::new(config.0) == Ok(self.kem) && constant_time_eq(&self.bytes, sk)
     }
 }
 
 impl Suite {
     fn new(HpkeConfig(kem, kdf, aead): &HpkeConfig) -> Result<Self, CryptoError> {
         let mut id = *b"HPKE\0\0\0\0\0\0";
-        id[4..6].copy_from_slice(&(*kem as u16).to_be_bytes());
+        let kem = Kem::new(*kem)?;
+        id[4..6].copy_from_slice(&kem.id().to_be_bytes());
         id[6..8].copy_from_slice(&(*kdf as u16).to_be_bytes());
         id[8..].copy_from_slice(&(*aead as u16).to_be_bytes());
         Ok(Self {
-            kem: Kem::new(*kem)?,
+            kem,
             kdf: match kdf {
                 HpkeKdfType::HkdfSha256 => HashType::Sha2_256,
                 HpkeKdfType::HkdfSha384 => HashType::Sha2_384,
@@ -227,9 +251,16 @@ impl Suite {
     }
 }
 
-/// A DHKEM with HKDF-SHA256 (RFC 9180, section 4.1).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kem {
+    Dh(DhKem),
+    #[cfg(feature = "post-quantum")]
+    PostQuantum(post_quantum::Kem),
+}
+
+/// A DHKEM with HKDF-SHA256 (RFC 9180, section 4.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DhKem {
     X25519,
     P256,
 }
@@ -237,12 +268,46 @@ enum Kem {
 impl Kem {
     fn new(kem: HpkeKemType) -> Result<Self, CryptoError> {
         match kem {
-            HpkeKemType::DhKem25519 => Ok(Self::X25519),
-            HpkeKemType::DhKemP256 => Ok(Self::P256),
+            HpkeKemType::DhKem25519 => Ok(Self::Dh(DhKem::X25519)),
+            HpkeKemType::DhKemP256 => Ok(Self::Dh(DhKem::P256)),
+            #[cfg(feature = "post-quantum")]
+            other => post_quantum::Kem::new(other)
+                .map(Self::PostQuantum)
+                .ok_or(CryptoError::UnsupportedCiphersuite),
+            #[cfg(not(feature = "post-quantum"))]
             _ => Err(CryptoError::UnsupportedCiphersuite),
         }
     }
 
+    fn id(self) -> u16 {
+        match self {
+            Self::Dh(DhKem::X25519) => 0x0020,
+            Self::Dh(DhKem::P256) => 0x0010,
+            #[cfg(feature = "post-quantum")]
+            Self::PostQuantum(kem) => kem.id(),
+        }
+    }
+
+    fn encap(self, pk_r: &[u8]) -> Result<(Vec<u8>, SharedSecret), CryptoError> {
+        match self {
+            Self::Dh(kem) => kem.encap(pk_r),
+            #[cfg(feature = "post-quantum")]
+            Self::PostQuantum(kem) => kem.encap(pk_r),
+        }
+    }
+
+    fn decap(self, enc: &[u8], sk_r: &PrivateKey) -> Result<SharedSecret, CryptoError> {
+        match (self, &sk_r.key) {
+            (Self::Dh(kem), ParsedKey::Dh { key, public }) => kem.decap(enc, key, public),
+            #[cfg(feature = "post-quantum")]
+            (Self::PostQuantum(kem), ParsedKey::PostQuantum(key)) => kem.decap(enc, key),
+            #[cfg(feature = "post-quantum")]
+            _ => Err(CryptoError::InvalidLength),
+        }
+    }
+}
+
+impl DhKem {
     fn encap(self, pk_r: &[u8]) -> Result<(Vec<u8>, SharedSecret), CryptoError> {
         self.check_public_key(pk_r)?;
         let ephemeral = agreement::PrivateKey::generate(self.curve())
@@ -252,9 +317,14 @@ impl Kem {
         Ok((enc, shared_secret))
     }
 
-    fn decap(self, enc: &[u8], sk_r: &PrivateKey) -> Result<SharedSecret, CryptoError> {
+    fn decap(
+        self,
+        enc: &[u8],
+        sk_r: &agreement::PrivateKey,
+        pk_r: &[u8],
+    ) -> Result<SharedSecret, CryptoError> {
         self.check_public_key(enc)?;
-        self.agree(&sk_r.key, enc, enc, &sk_r.public)
+        self.agree(sk_r, enc, enc, pk_r)
     }
 
     /// ExtractAndExpand of the Diffie-Hellman result.

@@ -81,7 +81,7 @@ proptest! {
         message in bytes(300), flip in any::<prop::sample::Index>(),
     ) {
         for (a, b) in pairs() {
-            for scheme in SCHEMES {
+            for &scheme in SCHEMES {
                 let (private, public) = a.signature_key_gen(scheme).unwrap();
                 for signature in
                     [a.sign(scheme, &message, &private), b.sign(scheme, &message, &private)]

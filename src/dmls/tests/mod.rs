@@ -64,8 +64,8 @@ pub(super) struct Setup {
     pub(super) leaf_replacement: bool,
     pub(super) stores: bool,
     pub(super) suites: Vec<Vec<CipherSuite>>,
-    /// The universe has the suites of this scheme.
-    pub(super) scheme: SignatureScheme,
+    /// The only suite of the universe, if it is not of the default ones.
+    pub(super) suite: Option<CipherSuite>,
 }
 
 impl Default for Setup {
@@ -75,16 +75,16 @@ impl Default for Setup {
             leaf_replacement: true,
             stores: false,
             suites: Vec::new(),
-            scheme: SignatureScheme::ED25519,
+            suite: None,
         }
     }
 }
 
 impl Setup {
     pub(super) fn configs(&self, count: usize) -> Vec<Arc<Config>> {
-        let identities: Vec<_> = (0..count)
-            .map(|i| Identity::generate_with(&format!("member{i}"), self.scheme).unwrap())
-            .collect();
+        let scheme = self.suite.map_or(SignatureScheme::ED25519, CipherSuite::signature_scheme);
+        let identity = |i| Identity::generate_with(&format!("member{i}"), scheme).unwrap();
+        let identities: Vec<_> = (0..count).map(identity).collect();
         let pins: String =
             identities.iter().map(|identity| identity.public_line() + "\n").collect();
         let config = |(place, identity): (usize, Identity)| {
@@ -97,6 +97,9 @@ impl Setup {
             }
             if let Some(suites) = self.suites.get(place) {
                 builder = builder.cipher_suites(suites.clone());
+            }
+            if let Some(suite) = self.suite {
+                builder = builder.cipher_suites([suite]);
             }
             Arc::new(builder.build().unwrap())
         };
@@ -122,8 +125,9 @@ impl Setup {
             .collect();
         let mut universe = DmlsUniverse::new("universe", members);
         universe.leaf_replacement = self.leaf_replacement;
-        if self.scheme != SignatureScheme::ED25519 {
-            universe.cipher_suites = configs[0].cipher_suites().to_vec();
+        if let Some(suite) = self.suite {
+            universe.cipher_suites = vec![suite];
+            universe.export_key_length = u16::try_from(suite.hash_len()).unwrap();
         }
         let sessions = configs.iter().zip(packages).map(|(config, packages)| {
             let config = Arc::clone(config);

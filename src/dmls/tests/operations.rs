@@ -239,15 +239,27 @@ fn send_groups_have_different_suites() {
     assert_eq!(world.data(2, 1), [b"across suites"]);
 }
 
-// Keys of another scheme, in a universe that the application defines and in one that is declared.
 #[test]
 fn members_can_have_keys_on_p256() {
+    live_with(CipherSuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256);
+}
+
+// 2P-20
+#[cfg(feature = "post-quantum")]
+#[test]
+fn members_can_have_post_quantum_suites() {
+    live_with(CipherSuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519);
+    live_with(CipherSuite::MLS_128_MLKEM768X25519_CHACHA20POLY1305_SHA384_MLDSA44);
+    live_with(CipherSuite::MLS_256_MLKEM1024_AES256GCM_SHA512_MLDSA87);
+}
+
+/// Goes through a universe that the application defines, and begins one over the wire.
+fn live_with(suite: CipherSuite) {
     for leaf_replacement in [true, false] {
-        let scheme = SignatureScheme::ECDSA_SECP256R1_SHA256;
-        let setup = Setup { scheme, leaf_replacement, stores: true, ..Setup::default() };
+        let setup =
+            Setup { suite: Some(suite), leaf_replacement, stores: true, ..Setup::default() };
         let mut world = setup.joined(3);
-        let suite = world.members[0].session.cipher_suite(index(1)).unwrap();
-        assert_eq!(suite, CipherSuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256);
+        assert_eq!(world.members[0].session.cipher_suite(index(1)), Some(suite));
         world.act(0, DmlsSession::update).unwrap();
         world.act(1, DmlsSession::update).unwrap();
         world.pass(Duration::from_secs(2));

@@ -1,7 +1,9 @@
 //! Attacks on resumption: by somebody on the wire, by the store, by a thief.
 
 use super::{
-    resumption::{FULL, RESUMED, TestStore, World, complete, id, kinds, request_commit},
+    resumption::{
+        FULL, RESUMED, TestStore, World, complete, first_body, id, kinds, request_commit,
+    },
     *,
 };
 use crate::{
@@ -226,8 +228,8 @@ pub(super) fn a_resumption_heals() {
         let applied = stolen.apply_update(&commit, config, world.now);
         // The peer's state leads one epoch further, where its own new key would be needed.
         assert_eq!(applied.is_ok(), stolen.facts.initial_role == Role::Responder);
-        let header = &response[5 + 4..];
-        assert!(stolen.apply_update(header, config, world.now).is_err());
+        let answer = first_body(&response);
+        assert!(stolen.apply_update(&answer, config, world.now).is_err());
     }
     world.client_store.set_back(now.0);
     world.server_store.set_back(now.1);

@@ -102,12 +102,13 @@ pub(super) fn the_exporter_depends_on_label_context_and_epoch() {
     let secret = export(&pair, "label", b"context", 32);
     assert_ne!(secret, export(&pair, "other", b"context", 32));
     assert_ne!(secret, export(&pair, "label", b"", 32));
-    assert_eq!(export(&pair, "label", b"context", 255 * 32).len(), 255 * 32);
+    let longest = 255 * pair.initiator.connection.cipher_suite().unwrap().hash_len();
+    assert_eq!(export(&pair, "label", b"context", longest).len(), longest);
     pair.rekey(Role::Responder);
     pair.drive();
     assert_ne!(secret, export(&pair, "label", b"context", 32));
     let refused = |label, length| pair.initiator.connection.export_secret(label, b"", length);
-    for (label, length) in [("MLS-TLS c ap traffic", 32), ("label", 0), ("label", 255 * 32 + 1)] {
+    for (label, length) in [("MLS-TLS c ap traffic", 32), ("label", 0), ("label", longest + 1)] {
         assert_eq!(refused(label, length), Err(ApiMisuse::Exporter.into()));
     }
 }
@@ -140,17 +141,17 @@ fn nothing_secret_is_printed() {
 
 #[test]
 fn the_two_providers_talk_to_each_other() {
-    for suite in CipherSuite::ALL {
+    for suite in suites::of_every_provider() {
         let identities = Identities::of(suite.signature_scheme());
         for (client, server) in [
             (CryptoProvider::default(), CryptoProvider::rust_crypto()),
             (CryptoProvider::rust_crypto(), CryptoProvider::default()),
         ] {
             let mut pair = Pair::connect(
-                identities.client().crypto_provider(client).cipher_suites([*suite]),
+                identities.client().crypto_provider(client).cipher_suites([suite]),
                 identities.server().crypto_provider(server),
             );
-            assert_eq!(pair.initiator.connection.cipher_suite(), Some(*suite));
+            assert_eq!(pair.initiator.connection.cipher_suite(), Some(suite));
             for role in [Role::Initiator, Role::Responder] {
                 pair.rekey(role);
                 pair.assert_works();
@@ -433,10 +434,10 @@ fn a_stream_that_ends_in_the_handshake_is_truncated() {
 // TL-01, TL-03: the keys on the wire, derived from the group by nothing but the text of the drafts.
 #[test]
 pub(super) fn the_keys_on_the_wire_are_those_of_the_drafts() {
-    for suite in CipherSuite::ALL {
+    for suite in suites::of_every_provider() {
         let identities = Identities::of(suite.signature_scheme());
         let mut pair =
-            Pair::connect(identities.client().cipher_suites([*suite]), identities.server());
+            Pair::connect(identities.client().cipher_suites([suite]), identities.server());
         pair.rekey(Role::Responder);
         pair.drive();
         for (role, label) in
@@ -451,8 +452,8 @@ pub(super) fn the_keys_on_the_wire_are_those_of_the_drafts() {
             let secret = group.export(label, b"", suite.hash_len()).unwrap();
             let mut key = vec![0; suite.aead().key_len()];
             let mut nonce = [0; 12];
-            crypto.expand_label(*suite, &secret, "key", b"", &mut key).unwrap();
-            crypto.expand_label(*suite, &secret, "iv", b"", &mut nonce).unwrap();
+            crypto.expand_label(suite, &secret, "key", b"", &mut key).unwrap();
+            crypto.expand_label(suite, &secret, "iv", b"", &mut nonce).unwrap();
             nonce[11] ^= 1;
             let (header, payload) = sealed.split_at(5);
             assert_eq!(header, [23, 3, 3, 0, 3 + 1 + 16]);

@@ -14,6 +14,7 @@ mod close;
 mod first_use;
 mod handshake;
 mod key_log;
+mod negotiation;
 mod providers;
 mod rekey;
 mod resumption;

@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     error::{SessionError, StoreError},
     store::{Revision, SessionKey, SessionStore, StoredSession},
-    wire::{AlertDescription, Record},
+    wire::{AlertDescription, MessageAssembler, Record},
 };
 
 /// A store that can be set back, and can fail.
@@ -394,9 +394,21 @@ pub(super) fn an_unanswered_update_is_sent_again_as_the_request() {
 
 /// The commit in the request at the front of `sent`.
 pub(super) fn request_commit(sent: &[u8]) -> Vec<u8> {
-    let record = Record::split_from(&mut BytesMut::from(sent)).unwrap().unwrap();
-    let body = &record.payload[4..];
+    let body = first_body(sent);
     body[..body.len() - 36].to_vec()
+}
+
+/// The body of the message at the front of `sent`, in as many records as it takes.
+pub(super) fn first_body(sent: &[u8]) -> Vec<u8> {
+    let mut sent = BytesMut::from(sent);
+    let mut assembler: MessageAssembler = MessageAssembler::new(1 << 16);
+    loop {
+        let record = Record::split_from(&mut sent).unwrap().unwrap();
+        assembler.push(&record.payload).unwrap();
+        if let Some(message) = assembler.next().unwrap() {
+            return message.encoded()[4..].to_vec();
+        }
+    }
 }
 
 // TL-08

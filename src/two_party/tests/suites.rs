@@ -25,6 +25,11 @@ pub(super) fn suites() -> Option<[CipherSuite; 1]> {
     SUITE.get().map(|suite| [suite])
 }
 
+/// The suites that all libraries have.
+pub(super) fn of_every_provider() -> Vec<CipherSuite> {
+    CryptoProvider::rust_crypto().cipher_suites()
+}
+
 fn with(suite: CipherSuite, test: fn()) {
     for crypto in [CryptoProvider::default(), CryptoProvider::rust_crypto()] {
         if crypto.cipher_suites().contains(&suite) {
@@ -81,6 +86,24 @@ macro_rules! essential {
 mount! {
     p256 => MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
     chacha => MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
+    #[cfg(feature = "post-quantum")]
+    hybrid_aes128 => MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519;
+    #[cfg(feature = "post-quantum")]
+    hybrid_aes256 => MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519;
+    #[cfg(feature = "post-quantum")]
+    hybrid_chacha => MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519;
+    #[cfg(feature = "post-quantum")]
+    ml_kem_768_ed25519 => MLS_128_MLKEM768_AES256GCM_SHA384_Ed25519;
+    #[cfg(feature = "post-quantum")]
+    ml_kem_768_p256 => MLS_128_MLKEM768_AES256GCM_SHA384_P256;
+    #[cfg(feature = "post-quantum")]
+    hybrid_ml_dsa_44 => MLS_128_MLKEM768X25519_CHACHA20POLY1305_SHA384_MLDSA44;
+    #[cfg(feature = "post-quantum")]
+    ml_kem_768_ml_dsa_65 => MLS_192_MLKEM768_AES256GCM_SHA384_MLDSA65;
+    #[cfg(feature = "post-quantum")]
+    ml_kem_1024_ml_dsa_87 => MLS_256_MLKEM1024_AES256GCM_SHA384_MLDSA87;
+    #[cfg(feature = "post-quantum")]
+    ml_kem_1024_ml_dsa_87_sha512 => MLS_256_MLKEM1024_AES256GCM_SHA512_MLDSA87;
 }
 
 // A Welcome shows the initiator its own leaf. No two ECDSA signatures are the same, and still it

@@ -4,6 +4,7 @@ mod dmls;
 mod handshake;
 mod memory;
 mod pause;
+mod post_quantum;
 mod rekey;
 mod traffic;
 mod work;
@@ -24,6 +25,8 @@ pub(crate) const SECTIONS: &[(&str, Section)] = &[
     ("bulk", traffic::bulk_over_tcp),
     ("round-trip", traffic::round_trips),
     ("handshake", handshake::handshake_and_rekey),
+    ("post-quantum", post_quantum::hybrid_handshake),
+    ("suites", post_quantum::every_suite),
     ("resumption", handshake::resumption),
     ("work", work::rekey_work),
     ("rekeys", rekey::rekeys_over_tcp),
