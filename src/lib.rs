@@ -106,6 +106,8 @@ mod identity;
 #[doc(hidden)]
 pub mod internal;
 mod key_log;
+#[cfg(feature = "tokio")]
+mod multicast;
 mod name;
 mod record;
 mod store;
