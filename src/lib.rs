@@ -136,6 +136,11 @@ pub use dmls::{
 pub use error::Error;
 pub use identity::{Identity, PublicKey};
 pub use key_log::{KeyLog, KeyLogFile};
+#[cfg(feature = "tokio")]
+pub use multicast::{
+    Backoff, LegEnd, LegPeer, Multicast, MulticastConfig, MulticastEvent, MulticastOptions,
+    MulticastReceiver, MulticastSender, Relay, RelayOptions, SlowLeg,
+};
 pub use name::ServerName;
 #[cfg(feature = "redb")]
 pub use store::RedbStore;
