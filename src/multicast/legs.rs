@@ -72,7 +72,7 @@ impl Driver {
             ended,
         };
         self.legs.insert(id, leg);
-        self.make_room(LegPeer::Unknown, MAX_UNKNOWN);
+        self.make_room(id, LegPeer::Unknown, MAX_UNKNOWN);
         let (driver, drained) = (self.from_legs.clone(), Arc::clone(&self.drained));
         start(LegTask::new(id, driver, drained, self.options.leg_input), reader);
         if let Some(hello) = hello {
@@ -118,7 +118,7 @@ impl Driver {
         }
         if is_new {
             self.tell(MulticastEvent::LegUp { peer });
-            self.make_room(peer, LEGS_PER_MEMBER);
+            self.make_room(id, peer, LEGS_PER_MEMBER);
         }
     }
 
@@ -142,14 +142,15 @@ impl Driver {
         Ok(LegPeer::Member(MemberIndex(hello.member)))
     }
 
-    /// Gives up one of the legs with `peer` if there are more than `limit`: one over which nothing good
-    /// has come, or has not for the longest time.
-    fn make_room(&mut self, peer: LegPeer, limit: usize) {
+    /// Gives up one of the legs with `peer`, but not the `newest`, if there are more than `limit`: one
+    /// over which nothing good has come, or has not for the longest time.
+    fn make_room(&mut self, newest: LegId, peer: LegPeer, limit: usize) {
         let same = || self.legs.iter().filter(|(_, leg)| leg.peer == peer);
         if same().count() <= limit {
             return;
         }
-        if let Some((id, _)) = same().min_by_key(|(id, leg)| (leg.proven, **id)) {
+        let others = same().filter(|(id, _)| **id != newest);
+        if let Some((id, _)) = others.min_by_key(|(id, leg)| (leg.proven, **id)) {
             self.detach(*id, LegEnd::Replaced);
         }
     }
