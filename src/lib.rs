@@ -9,14 +9,17 @@
 //! and *The MLS-TLS secure channel protocol* (draft-kohbrok-mls-tls). What they leave open is decided
 //! in `docs/protocol.md`.
 //!
-//! For more than two parties there is [`DmlsSession`]: *Distributed MLS* (draft-xue-distributed-mls), in
-//! which everybody sends to everybody without agreeing on one state of a group.
+//! For more than two parties there is *Distributed MLS* (draft-xue-distributed-mls), in which everybody
+//! sends to everybody without agreeing on one state of a group: `Multicast` over streams, and
+//! [`DmlsSession`] without IO.
 //!
 //! ```text
 //!  application          bytes, rekey(), peer()
 //! ──────────────────────────────────────────────────────────────
 //!  stream               MlsConnector, MlsAcceptor, MlsListener,      tokio
 //!                       MlsStream, split halves, MlsFramed
+//!  multicast            Multicast: a universe over many streams;
+//!                       Relay
 //! ──────────────────────────────────────────────────────────────
 //!  two_party            Connection: handshake, rekey, resumption      no IO, no clock
 //!  dmls                 DmlsSession: a universe of many members
