@@ -182,7 +182,7 @@ async fn universe(count: u16) -> Result<(Vec<Multicast>, Vec<watch::Sender<bool>
     for (place, member) in members.iter().enumerate() {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         addresses.push(listener.local_addr()?);
-        let accept = (**member).clone();
+        let accept = member.sender();
         let plug = plugs[place].subscribe();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {

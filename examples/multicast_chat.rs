@@ -271,7 +271,7 @@ async fn in_a_mesh(
         multicast.keep_leg(member, Backoff::default(), connect(&connector, peer)?);
     }
     if let Some(listener) = listener {
-        tokio::spawn(accept(listener, (*multicast).clone()));
+        tokio::spawn(accept(listener, multicast.sender()));
     }
     Ok(multicast)
 }

@@ -69,8 +69,9 @@ impl MulticastConfig {
     /// Brings a universe together over raw legs with all the others, who become the members 1, 2, ...
     /// in this order; this party is member 0. The legs stay.
     ///
-    /// It waits until everybody has joined as far as to send KeyPackages, however long that takes. A
-    /// universe comes into being only if the authentication service believes all of them.
+    /// It waits until everybody has sent KeyPackages, however long that takes; a leg that breaks until
+    /// then is the end of it. A universe comes into being only if the authentication service believes
+    /// all of them.
     ///
     /// # Errors
     ///

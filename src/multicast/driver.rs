@@ -58,7 +58,8 @@ pub(crate) type Call = Box<dyn FnOnce(&mut DmlsSession, Time) + std::marker::Sen
 pub(crate) enum Control {
     Run(Call),
     Attach(Attach),
-    Leave(oneshot::Sender<()>),
+    /// Until then at the latest.
+    Leave(Instant, oneshot::Sender<()>),
 }
 
 /// A new leg.
@@ -273,9 +274,7 @@ impl Driver {
             Control::Attach(Attach { ended, .. }) => {
                 let _ = ended.map(|ended| ended.send(LegEnd::Left));
             }
-            Control::Leave(left) => {
-                self.leaving = Some((Instant::now() + self.options.goodbye_timeout, left));
-            }
+            Control::Leave(deadline, left) => self.leaving = Some((deadline, left)),
         }
     }
 

@@ -12,6 +12,7 @@ use futures::{FutureExt, Sink, Stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -55,6 +56,9 @@ use crate::{
 /// is refused, but it is sent a copy of what only members can read, and takes one of the four places for
 /// legs with that member, unless good frames have come over all of these. Over
 /// [`MlsStream`]s none of this is so.
+///
+/// A transport that dies without saying so, as TCP does when a cable is cut, is noticed when something is
+/// written to it, or not at all; nothing here asks whether it is alive.
 ///
 /// Dropping it, both halves, breaks the legs off; [`Multicast::leave`] says goodbye. Events have to be
 /// taken: see [`MulticastOptions::event_queue`].
@@ -114,6 +118,11 @@ impl Multicast {
     /// The halves, for two tasks.
     pub fn into_split(self) -> (MulticastSender, MulticastReceiver) {
         (self.sender, self.receiver)
+    }
+
+    /// Another handle for sending, for other tasks.
+    pub fn sender(&self) -> MulticastSender {
+        self.sender.clone()
     }
 
     /// Leaves: see [`MulticastSender::leave`].
@@ -332,17 +341,23 @@ impl MulticastSender {
     ///
     /// The others see that it was no accident. To them this party stays a member, whom they may remove.
     pub async fn leave(self) {
+        let deadline = self.goodbye_deadline();
         let (flushed, flush) = oneshot::channel();
         if self.sends.send(Sending::Flush(flushed)).is_ok() {
-            let _ = tokio::time::timeout(self.options.goodbye_timeout, flush).await;
+            let _ = timeout_at(deadline, flush).await;
         }
         let (reply, left) = oneshot::channel();
-        if self.controls.send(Control::Leave(reply)).is_ok() {
+        if self.controls.send(Control::Leave(deadline, reply)).is_ok() {
             let _ = left.await;
         }
     }
 
-    pub(super) fn attach<IO>(
+    fn goodbye_deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.options.goodbye_timeout).unwrap_or(now)
+    }
+
+    fn attach<IO>(
         &self,
         expected: Expected,
         io: IO,
@@ -390,7 +405,7 @@ impl MulticastSender {
                         return;
                     }
                     drop(controls);
-                    let since = tokio::time::Instant::now();
+                    let since = Instant::now();
                     match ended.await {
                         Ok(LegEnd::Goodbye | LegEnd::Left) | Err(_) => return,
                         Ok(_) if since.elapsed() > backoff.longest => attempts = 0,
@@ -506,7 +521,8 @@ impl Sink<Bytes> for MulticastSender {
         if self.left.is_none() {
             ready!(self.as_mut().poll_flush(cx))?;
             let (reply, left) = oneshot::channel();
-            self.controls.send(Control::Leave(reply)).map_err(|_| closed())?;
+            let leave = Control::Leave(self.goodbye_deadline(), reply);
+            self.controls.send(leave).map_err(|_| closed())?;
             self.left = Some(left);
         }
         if let Some(left) = &mut self.left {

@@ -5,8 +5,8 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     error::{Error, InvalidMessage, PeerIncompatible, PeerMisbehaved},
     wire::{
-        ContentType, HEADER_LEN, LEG_FRAME_OVERHEAD, LEG_VERSION, LegFrame, LegHello, LegMessage,
-        LegMessageType, MAX_HELLO_LEN, MAX_PLAINTEXT, MessageAssembler, Record,
+        ContentType, ENVELOPE_LEN, HEADER_LEN, LEG_FRAME_OVERHEAD, LEG_VERSION, LegFrame, LegHello,
+        LegMessage, LegMessageType, MAX_HELLO_LEN, MAX_PLAINTEXT, MessageAssembler, Record,
     },
 };
 
@@ -49,10 +49,11 @@ impl Leg {
         }
     }
 
-    /// Where to put what has been read, after room for what completes the next record.
+    /// Where to put what is read next, [`READ_SIZE`] bytes at most.
     pub(crate) fn input(&mut self) -> &mut BytesMut {
-        let needed = Record::needed(&self.input).max(HEADER_LEN);
-        self.input.reserve(needed);
+        if self.input.len() == self.input.capacity() {
+            self.input.reserve(READ_SIZE);
+        }
         &mut self.input
     }
 
@@ -118,7 +119,7 @@ impl Leg {
                 }
             }
             (State::Gathering | State::Open, LegMessage::Frame(frame)) => {
-                let limit = self.max_frame_size + crate::wire::ENVELOPE_LEN;
+                let limit = self.max_frame_size.saturating_add(ENVELOPE_LEN);
                 let length = frame.frame.len();
                 if length > limit {
                     return Err(InvalidMessage::MessageTooLong { length, limit }.into());
@@ -201,11 +202,13 @@ mod tests {
         Ok(messages)
     }
 
+    fn encode(messages: &[LegMessage]) -> Vec<u8> {
+        messages.iter().flat_map(|message| message.encode().unwrap().to_vec()).collect()
+    }
+
     fn receive(messages: &[LegMessage]) -> Result<Vec<LegMessage>, Error> {
         let mut leg = Leg::new(LIMIT);
-        for message in messages {
-            leg.input().extend_from_slice(&message.encode().unwrap());
-        }
+        leg.input().extend_from_slice(&encode(messages));
         take(&mut leg)
     }
 
@@ -227,8 +230,7 @@ mod tests {
     fn messages_come_out_as_they_went_in_however_they_are_cut() {
         let sent =
             [hello(b""), frame(10), hello(b"id"), frame(39_000), frame(1), LegMessage::Goodbye];
-        let bytes: Vec<u8> =
-            sent.iter().flat_map(|message| message.encode().unwrap().to_vec()).collect();
+        let bytes = encode(&sent);
         for size in [1, 3, 1000, 100_000] {
             let mut leg = Leg::new(LIMIT);
             let mut received = Vec::new();

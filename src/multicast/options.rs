@@ -27,8 +27,8 @@ pub enum SlowLeg {
     /// The leg is given up. The member may come back on another one.
     Drop,
     /// Messages of the application are refused with
-    /// [`ApiMisuse::SlowLeg`](crate::error::ApiMisuse::SlowLeg) as long as a leg has no room; nobody
-    /// gets them.
+    /// [`ApiMisuse::SlowLeg`](crate::error::ApiMisuse::SlowLeg) as long as a leg has no room or is
+    /// catching up, after it has come back for example; nobody gets them.
     Error,
 }
 

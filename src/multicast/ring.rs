@@ -250,3 +250,129 @@ impl Leg {
         kept.origin != me && [NO_MEMBER, me].contains(&kept.destination) && is_lacking
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        multicast::queue::{Outgoing, QueueReader, queue},
+        wire::{Frame, FrameHeader},
+    };
+
+    const KEPT: usize = 5000;
+
+    fn state() -> State {
+        State::new(RelayOptions { kept_bytes: KEPT, ..RelayOptions::default() })
+    }
+
+    fn join(state: &mut State, member: u16, universe_id: &[u8], next: u64) -> (LegId, QueueReader) {
+        let (writer, reader) = queue(1 << 20);
+        let wanted = (0..3).map(|member| WantedPlace { member, next }).collect();
+        let universe_id = universe_id.to_vec();
+        let hello = LegHello { version: LEG_VERSION, universe_id, member, wanted };
+        (state.attach(hello, writer), reader)
+    }
+
+    /// What has a form that tells its place, as the sealed messages of a Send Group have.
+    fn message(place: u64, length: usize) -> Bytes {
+        let header = FrameHeader {
+            message_type: DmlsMessageType::Message.into(),
+            sequence: place,
+            resumed_from: None,
+            imports: Vec::new(),
+        };
+        let header = crate::wire::encode_frame_part(&header).unwrap();
+        // MLSMessage(PrivateMessage): version, wire format, group ID, epoch, content type.
+        let mut body = vec![0, 1, 0, 2, 1, b'g', 0, 0, 0, 0, 0, 0, 0, 1, 1];
+        body.push(u8::try_from(header.len()).unwrap());
+        body.extend_from_slice(&header);
+        let [high, low] = u16::try_from(length).unwrap().to_be_bytes();
+        body.extend_from_slice(&[1, 0, 0x40 | high, low]);
+        body.extend(std::iter::repeat_n(7, length));
+        Frame::new(DmlsMessageType::Message, &body).unwrap().encoded().clone()
+    }
+
+    fn send(state: &mut State, leg: LegId, origin: u16, frame: &Bytes) -> Result<(), Error> {
+        state.copy(leg, &LegFrame { origin, destination: NO_MEMBER, frame: frame.clone() })
+    }
+
+    /// The frames that a leg is given.
+    async fn frames(state: &State, reader: &mut QueueReader) -> Vec<(u16, Bytes)> {
+        let mut leg = crate::multicast::leg::Leg::new(state.options.max_frame_size);
+        while !reader.is_empty() {
+            if let Some(Outgoing::Records(records)) = reader.next().await {
+                leg.input().extend_from_slice(&records);
+            }
+        }
+        let mut frames = Vec::new();
+        while let Some(message) = leg.next().unwrap() {
+            if let LegMessage::Frame(LegFrame { origin, frame, .. }) = message {
+                frames.push((origin, frame));
+            }
+        }
+        frames
+    }
+
+    // MC-05
+    #[tokio::test]
+    async fn the_newest_frames_are_kept_for_those_who_come_later() {
+        let mut state = state();
+        let (near, _queue) = join(&mut state, 0, b"universe", 0);
+        for place in 1..=20 {
+            send(&mut state, near, 0, &message(place, 900)).unwrap();
+            assert!(state.kept_bytes() <= KEPT);
+        }
+        let (_, mut late) = join(&mut state, 1, b"universe", 0);
+        let all: Vec<_> = (16..=20).map(|place| (0, message(place, 900))).collect();
+        assert_eq!(frames(&state, &mut late).await, all);
+        let (_, mut later) = join(&mut state, 2, b"universe", 19);
+        assert_eq!(frames(&state, &mut later).await, all[3..]);
+    }
+
+    // MC-05
+    #[tokio::test]
+    async fn what_is_the_same_is_copied_once_and_what_only_claims_to_be_is_not_the_same() {
+        let mut state = state();
+        let (near, _queue) = join(&mut state, 0, b"universe", 0);
+        let (_, mut far) = join(&mut state, 1, b"universe", 0);
+        let (first, second) = (message(1, 100), message(1, 101));
+        for frame in [&first, &first, &second, &second] {
+            send(&mut state, near, 0, frame).unwrap();
+        }
+        assert_eq!(frames(&state, &mut far).await, [(0, first.clone()), (0, second)]);
+        assert!(send(&mut state, near, 1, &first).is_err());
+        assert!(send(&mut state, near, 0, &Bytes::from_static(b"no place")).is_err());
+    }
+
+    // MC-05
+    #[tokio::test]
+    async fn key_packages_go_with_their_sender_and_old_universes_with_a_new_one() {
+        let mut state = state();
+        let (near, queue) = join(&mut state, 1, b"", 0);
+        let offer = Frame::new(DmlsMessageType::KeyPackages, b"keys").unwrap().encoded().clone();
+        let to_first = LegFrame { origin: 1, destination: 0, frame: offer.clone() };
+        state.copy(near, &to_first).unwrap();
+        state.copy(near, &to_first).unwrap();
+        send(&mut state, near, 1, &message(1, 100)).unwrap();
+        let (host, mut offers) = join(&mut state, 0, b"", 0);
+        assert_eq!(frames(&state, &mut offers).await, [(1, offer), (1, message(1, 100))]);
+        state.detach(host);
+        state.detach(near);
+        drop(queue);
+        let (_, mut offers) = join(&mut state, 0, b"", 0);
+        assert_eq!(frames(&state, &mut offers).await, [(1, message(1, 100))]);
+        join(&mut state, 1, b"", 0);
+        assert_eq!(state.kept_bytes(), 0);
+        assert!(state.kept.is_empty());
+    }
+
+    #[test]
+    fn legs_of_one_member_are_few() {
+        let mut state = state();
+        let mut queues = Vec::new();
+        for _ in 0..20 {
+            queues.push(join(&mut state, 1, b"universe", 0));
+        }
+        assert_eq!(state.legs(), LEGS_PER_MEMBER);
+    }
+}

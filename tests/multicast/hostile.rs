@@ -20,7 +20,7 @@ fn leg_message(message_type: u8, body: &[u8]) -> Vec<u8> {
     out.to_vec()
 }
 
-fn hello(universe: &[u8], member: u16, wanted: &[(u16, u64)]) -> Vec<u8> {
+pub(crate) fn hello(universe: &[u8], member: u16, wanted: &[(u16, u64)]) -> Vec<u8> {
     let mut body = vec![0, 1, u8::try_from(universe.len()).unwrap()];
     body.extend_from_slice(universe);
     body.put_u16(member);

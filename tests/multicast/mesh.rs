@@ -9,7 +9,7 @@ use mls_channel::{
     MulticastEvent, MulticastOptions, ServerName, error::ApiMisuse,
 };
 use tokio::{
-    io::DuplexStream,
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream},
 };
 
@@ -31,6 +31,40 @@ async fn everyone_talks_to_everyone_over_raw_legs() {
             assert!(member.epoch(index(place)).await.unwrap().unwrap() >= 2);
         }
     }
+}
+
+// MC-01
+#[tokio::test]
+async fn a_message_is_protected_once_for_all_legs() {
+    let members = members(3, MulticastOptions::default());
+    let mut ends = Vec::new();
+    for place in [1, 2] {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        members[0].add_leg(index(place), near).unwrap();
+        let place = u16::try_from(place).unwrap();
+        far.write_all(&crate::hostile::hello(b"universe", place, &[])).await.unwrap();
+        ends.push(far);
+    }
+    members[0].send("once").await.unwrap();
+    // Each has the hello, the Welcome and the message, byte for byte the same.
+    let mut seen = Vec::new();
+    for mut end in ends {
+        let mut records = Vec::new();
+        for _ in 0..3 {
+            let mut record = vec![0; 5];
+            end.read_exact(&mut record).await.unwrap();
+            let length = usize::from(u16::from_be_bytes([record[3], record[4]]));
+            record.resize(5 + length, 0);
+            end.read_exact(&mut record[5..]).await.unwrap();
+            records.push(record);
+        }
+        seen.push(records);
+    }
+    assert!(seen[0] == seen[1]);
+    // Type, length, origin, destination, and the envelope of a message.
+    let message = &seen[0][2];
+    assert_eq!([message[5], message[13]], [33, 6], "{message:?}");
+    assert_eq!(message[9..13], [0, 0, 0xff, 0xff]);
 }
 
 // MC-01

@@ -9,7 +9,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use mls_channel::{Backoff, DmlsEvent, LegEnd, Multicast, MulticastEvent, MulticastOptions};
+use mls_channel::{
+    Backoff, DmlsEvent, DmlsSession, LegEnd, MemoryStore, Multicast, MulticastEvent,
+    MulticastOptions, Time,
+};
 use tokio::io::{self, AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use crate::world::*;
@@ -197,4 +200,39 @@ async fn a_kept_leg_comes_back_by_itself() {
     while receiver.next_event().await.is_some() {}
     receiver_side = keeping.into_split().0;
     assert!(receiver_side.members().await.is_ok());
+}
+
+// MC-03: a member whose process has ended goes on from what it has stored.
+#[tokio::test]
+async fn a_member_that_was_restored_goes_on() {
+    let configs: Vec<_> = configs(2)
+        .into_iter()
+        .map(|config| {
+            let store = MemoryStore::default();
+            Arc::new(config.to_builder().session_store(store).build().unwrap())
+        })
+        .collect();
+    let options = MulticastOptions::default();
+    let universe = sessions(&configs, policy());
+    let mut members: Vec<_> =
+        universe.into_iter().map(|session| Multicast::new(session, options)).collect();
+    link(&members, 0, 1);
+    assert_all_talk(&mut members, "before").await;
+    for _ in 0..3 {
+        let mut gone = members.pop().unwrap();
+        gone.update().await.unwrap();
+        gone.leave().await;
+        // Nobody is there to hear it.
+        members[0].update().await.unwrap();
+        members[0].send("meanwhile").await.unwrap();
+        let now = Time::now();
+        let session =
+            DmlsSession::restore(Arc::clone(&configs[1]), policy(), b"universe", now).unwrap();
+        gone = Multicast::new(session, options);
+        members.push(gone);
+        link(&members, 0, 1);
+        // Messages that came after the last write come again.
+        while message(&mut members[1]).await.1 != b"meanwhile" {}
+        assert_all_talk(&mut members, "after").await;
+    }
 }
