@@ -268,7 +268,7 @@ async fn in_a_mesh(
         let place = names.iter().position(|name| *name == peer.name);
         let place = place.ok_or_else(|| format!("{} is no member", peer.name))?;
         let member = MemberIndex(u16::try_from(place)?);
-        multicast.keep_leg(member, Backoff::default(), connect(&connector, peer)?);
+        multicast.keep_channel(member, Backoff::default(), connect(&connector, peer)?);
     }
     if let Some(listener) = listener {
         tokio::spawn(accept(listener, multicast.sender()));

@@ -34,6 +34,25 @@ impl DmlsSession {
         peer.leaf_update.as_ref().map(|sent| sent.frame.clone())
     }
 
+    /// Takes a frame of the member `of`, as far as the transport knows, which is not sure.
+    pub(crate) fn handle_unproven(
+        &mut self,
+        now: Time,
+        of: MemberIndex,
+        frame: Bytes,
+    ) -> Result<(), Error> {
+        match place_of(&frame) {
+            Some(place) => {
+                if place < self.next_of(of) && self.removed_by.is_none() {
+                    // Its sender does not know that it has arrived.
+                    self.owe_acknowledgement(now, false);
+                }
+                self.handle_forwarded(now, of, frame)
+            }
+            None => self.handle_frame(now, of, frame),
+        }
+    }
+
     /// The longest body of a frame in bytes.
     pub(crate) fn max_frame_size(&self) -> usize {
         self.policy.max_frame_size
@@ -66,10 +85,13 @@ pub(crate) fn place_of(frame: &Bytes) -> Option<u64> {
         | DmlsMessageType::Universe
         | DmlsMessageType::Commit
         | DmlsMessageType::Message
+        | DmlsMessageType::BulkMessage
         | DmlsMessageType::Acknowledge => header_of(&frame).ok().map(|(header, _)| header.sequence),
-        DmlsMessageType::KeyPackages | DmlsMessageType::LeafUpdate | DmlsMessageType::Resend => {
-            None
-        }
+        DmlsMessageType::KeyPackages
+        | DmlsMessageType::LeafUpdate
+        | DmlsMessageType::Resend
+        | DmlsMessageType::ResendOf
+        | DmlsMessageType::Forwarded => None,
     }
 }
 

@@ -149,7 +149,7 @@ impl MulticastConfig {
         let session = self.begin(&offers.into_values().collect::<Vec<_>>())?;
         let multicast = Multicast::new(session, self.options);
         if let Some(hello) = relay_hello {
-            multicast.attach_begun(Expected::Relay, leg, hello)?;
+            multicast.attach_begun(Expected::Relay, None, leg, hello)?;
         }
         Ok(multicast)
     }
@@ -239,7 +239,7 @@ impl MulticastConfig {
         }
         let universe_id = session.universe_id().to_vec();
         let multicast = Multicast::new(session, self.options);
-        for (place, (_, leg, _)) in (1..).zip(gathered) {
+        for (place, (key, leg, _)) in (1..).zip(gathered) {
             // It has nothing yet, and will say so itself when it has joined.
             let hello = LegHello {
                 version: LEG_VERSION,
@@ -247,7 +247,7 @@ impl MulticastConfig {
                 member: place,
                 wanted: Vec::new(),
             };
-            multicast.attach_begun(Expected::Member(place), leg, hello)?;
+            multicast.attach_begun(Expected::Member(place), key, leg, hello)?;
         }
         Ok(multicast)
     }
@@ -288,7 +288,7 @@ impl MulticastConfig {
             return Err(Error::from(PeerMisbehaved::UnexpectedUniverse(what)).into());
         }
         let multicast = Multicast::new(session, self.options);
-        multicast.attach_begun(over, leg, hello)?;
+        multicast.attach_begun(over, key, leg, hello)?;
         Ok(multicast)
     }
 }

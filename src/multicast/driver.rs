@@ -23,6 +23,7 @@ use super::{
 use crate::{
     dmls::{Destination, DmlsEvent, DmlsSession, place_of},
     error::{ApiMisuse, Error},
+    identity::PublicKey,
     time::Time,
     wire::{LegFrame, LegHello, NO_MEMBER},
 };
@@ -65,6 +66,8 @@ pub(crate) enum Control {
 /// A new leg.
 pub(crate) struct Attach {
     pub(crate) expected: Expected,
+    /// The peer's key, if the leg is a channel: then what comes is from that member.
+    pub(crate) key: Option<PublicKey>,
     /// What is known of the other end already.
     pub(crate) hello: Option<LegHello>,
     /// Starts the leg's task.
@@ -222,12 +225,7 @@ impl Driver {
             let Some((destination, frame)) = frame else { break };
             self.route(destination, frame);
         }
-        while let Some(event) = self.session.poll_event() {
-            self.tell(match event {
-                DmlsEvent::Message { from, data } => MulticastEvent::Message { from, data },
-                event => MulticastEvent::Universe(event),
-            });
-        }
+        self.tell_events();
         let behind: Vec<LegId> = self
             .legs
             .iter()
@@ -238,6 +236,19 @@ impl Driver {
             self.catch_up(id);
         }
         Ok(())
+    }
+
+    /// Tells the application what has happened. Gives whether a frame has turned out to be forged.
+    pub(super) fn tell_events(&mut self) -> bool {
+        let mut forged = false;
+        while let Some(event) = self.session.poll_event() {
+            forged |= matches!(event, DmlsEvent::Discarded { .. });
+            self.tell(match event {
+                DmlsEvent::Message { from, data } => MulticastEvent::Message { from, data },
+                event => MulticastEvent::Universe(event),
+            });
+        }
+        forged
     }
 
     pub(super) fn tell(&self, event: MulticastEvent) {

@@ -2,13 +2,10 @@
 
 use std::{
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use futures::{FutureExt, Sink, Stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
@@ -25,13 +22,14 @@ use crate::{
     auth::PeerIdentity,
     dmls::{DmlsSession, MemberIndex},
     error::{ApiMisuse, Error},
+    identity::PublicKey,
     stream::MlsStream,
     time::Time,
     wire::LegHello,
 };
 
-/// A member of a universe, over any number of streams (MC-01): a [`Sink`] of messages for all, and a
-/// [`Stream`] of what they send and of what happens.
+/// A member of a universe, over any number of streams (MC-01): a [`Sink`](futures::Sink) of messages for
+/// all, and a [`Stream`](futures::Stream) of what they send and of what happens.
 ///
 /// ```text
 ///    send, Sink                 Stream: messages, events
@@ -53,9 +51,10 @@ use crate::{
 ///
 /// On raw streams everything that matters is protected by MLS, but anybody on the way can cut them, and
 /// sees who sends how much. Whoever can connect to a raw leg can claim to be any member: what it sends
-/// is refused, but it is sent a copy of what only members can read, and takes one of the four places for
-/// legs with that member, unless good frames have come over all of these. Over
-/// [`MlsStream`]s none of this is so.
+/// is thrown away when it turns out to be forged, but it is sent a copy of what only members can read, and
+/// takes one of the four places for legs with that member. Over [`MlsStream`]s none of this is so, and
+/// a member that breaks the rules is [`Refused`](crate::DmlsEvent::Refused) instead of
+/// [`Discarded`](crate::DmlsEvent::Discarded) and asked again.
 ///
 /// A transport that dies without saying so, as TCP does when a cable is cut, is noticed when something is
 /// written to it, or not at all; nothing here asks whether it is alive.
@@ -63,29 +62,29 @@ use crate::{
 /// Dropping it, both halves, breaks the legs off; [`Multicast::leave`] says goodbye. Events have to be
 /// taken: see [`MulticastOptions::event_queue`].
 pub struct Multicast {
-    sender: MulticastSender,
-    receiver: MulticastReceiver,
+    pub(super) sender: MulticastSender,
+    pub(super) receiver: MulticastReceiver,
 }
 
 /// The sending half of a [`Multicast`], which can be cloned.
 pub struct MulticastSender {
-    sends: mpsc::UnboundedSender<Sending>,
-    gauge: Arc<Gauge>,
-    controls: mpsc::UnboundedSender<Control>,
+    pub(super) sends: mpsc::UnboundedSender<Sending>,
+    pub(super) gauge: Arc<Gauge>,
+    pub(super) controls: mpsc::UnboundedSender<Control>,
     options: MulticastOptions,
     max_frame_size: usize,
     me: MemberIndex,
     universe_id: Bytes,
     /// What became of messages that went into the sink.
-    failure: Arc<Mutex<Option<Error>>>,
-    flush: Option<oneshot::Receiver<()>>,
-    left: Option<oneshot::Receiver<()>>,
+    pub(super) failure: Arc<Mutex<Option<Error>>>,
+    pub(super) flush: Option<oneshot::Receiver<()>>,
+    pub(super) left: Option<oneshot::Receiver<()>>,
 }
 
 /// The receiving half of a [`Multicast`].
 pub struct MulticastReceiver {
-    events: mpsc::UnboundedReceiver<Result<MulticastEvent, Error>>,
-    gauge: Arc<Gauge>,
+    pub(super) events: mpsc::UnboundedReceiver<Result<MulticastEvent, Error>>,
+    pub(super) gauge: Arc<Gauge>,
 }
 
 impl Multicast {
@@ -293,10 +292,11 @@ impl MulticastSender {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let peer = channel.peer();
-        let member = self.run(move |session, _| session.member_with(peer.public_key())).await?;
+        let key = channel.peer().public_key().clone();
+        let wanted = key.clone();
+        let member = self.run(move |session, _| session.member_with(&wanted)).await?;
         let member = member.filter(|member| *member != self.me).ok_or(ApiMisuse::UnknownMember)?;
-        self.add_leg(member, channel)?;
+        self.attach(Expected::Member(member.0), channel, Some(key))?;
         Ok(member)
     }
 
@@ -314,16 +314,24 @@ impl MulticastSender {
 
     /// Keeps a leg with a member: `connect` is called now, and again whenever the leg has ended, with
     /// pauses in between, until the member says goodbye or this party is gone.
-    ///
-    /// Over channels, `connect` has to check that the peer is the member, which
-    /// [`MlsConnector`](crate::MlsConnector) does by its name.
     pub fn keep_leg<C, F, IO>(&self, member: MemberIndex, backoff: Backoff, connect: C)
     where
         C: FnMut() -> F + Send + 'static,
         F: Future<Output = std::io::Result<IO>> + Send + 'static,
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.keep(Expected::Member(member.0), backoff, connect);
+        self.keep(Expected::Member(member.0), backoff, connect, |_| None);
+    }
+
+    /// The same over channels, whose peer has to be the member (MC-04).
+    pub fn keep_channel<C, F, IO>(&self, member: MemberIndex, backoff: Backoff, connect: C)
+    where
+        C: FnMut() -> F + Send + 'static,
+        F: Future<Output = std::io::Result<MlsStream<IO>>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let key = |channel: &MlsStream<IO>| Some(channel.peer().public_key().clone());
+        self.keep(Expected::Member(member.0), backoff, connect, key);
     }
 
     /// The same with a relay.
@@ -333,7 +341,7 @@ impl MulticastSender {
         F: Future<Output = std::io::Result<IO>> + Send + 'static,
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.keep(Expected::Relay, backoff, connect);
+        self.keep(Expected::Relay, backoff, connect, |_| None);
     }
 
     /// Leaves: writes what there is to each leg, says goodbye, and waits for the goodbyes of the others,
@@ -352,22 +360,17 @@ impl MulticastSender {
         }
     }
 
-    fn goodbye_deadline(&self) -> Instant {
+    pub(super) fn goodbye_deadline(&self) -> Instant {
         let now = Instant::now();
         now.checked_add(self.options.goodbye_timeout).unwrap_or(now)
     }
 
-    fn attach<IO>(
-        &self,
-        expected: Expected,
-        io: IO,
-        ended: Option<oneshot::Sender<LegEnd>>,
-    ) -> Result<(), Error>
+    fn attach<IO>(&self, expected: Expected, io: IO, key: Option<PublicKey>) -> Result<(), Error>
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let io = LegIo::new(io, self.max_frame_size);
-        let attach = attachment(expected, io, None, ended, self.options);
+        let attach = Attach { key, ..attachment(expected, io, None, self.options) };
         self.controls.send(Control::Attach(attach)).map_err(|_| closed())
     }
 
@@ -375,18 +378,24 @@ impl MulticastSender {
     pub(super) fn attach_begun<IO>(
         &self,
         expected: Expected,
+        key: Option<PublicKey>,
         io: LegIo<IO>,
         hello: LegHello,
     ) -> Result<(), Error>
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let attach = attachment(expected, io, Some(hello), None, self.options);
+        let attach = Attach { key, ..attachment(expected, io, Some(hello), self.options) };
         self.controls.send(Control::Attach(attach)).map_err(|_| closed())
     }
 
-    fn keep<C, F, IO>(&self, expected: Expected, backoff: Backoff, mut connect: C)
-    where
+    fn keep<C, F, IO>(
+        &self,
+        expected: Expected,
+        backoff: Backoff,
+        mut connect: C,
+        key: impl Fn(&IO) -> Option<PublicKey> + Send + 'static,
+    ) where
         C: FnMut() -> F + Send + 'static,
         F: Future<Output = std::io::Result<IO>> + Send + 'static,
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -398,8 +407,10 @@ impl MulticastSender {
             while controls.upgrade().is_some() {
                 if let Ok(io) = connect().await {
                     let (sender, ended) = oneshot::channel();
+                    let key = key(&io);
                     let io = LegIo::new(io, max_frame_size);
-                    let attach = attachment(expected, io, None, Some(sender), options);
+                    let attach = attachment(expected, io, None, options);
+                    let attach = Attach { key, ended: Some(sender), ..attach };
                     let Some(controls) = controls.upgrade() else { return };
                     if controls.send(Control::Attach(attach)).is_err() {
                         return;
@@ -431,7 +442,7 @@ impl MulticastSender {
         result.await.map_err(|_| closed())
     }
 
-    fn queue(&self, data: Bytes, outcome: Outcome) -> Result<(), Error> {
+    pub(super) fn queue(&self, data: Bytes, outcome: Outcome) -> Result<(), Error> {
         let cost = EVENT_COST + data.len();
         self.gauge.add(cost);
         self.sends.send(Sending::Message { data, outcome }).map_err(|_| {
@@ -441,13 +452,13 @@ impl MulticastSender {
     }
 
     /// What became of messages that went into the sink.
-    fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         failure.map_or(Ok(()), Err)
     }
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     ApiMisuse::Closed.into()
 }
 
@@ -455,7 +466,6 @@ fn attachment<IO>(
     expected: Expected,
     io: LegIo<IO>,
     hello: Option<LegHello>,
-    ended: Option<oneshot::Sender<LegEnd>>,
     options: MulticastOptions,
 ) -> Attach
 where
@@ -465,7 +475,7 @@ where
     let start = Box::new(move |task: super::task::LegTask, queue| {
         tokio::spawn(task.run(io, queue, hello_is_due, options.patience()));
     });
-    Attach { expected, hello, start, ended }
+    Attach { expected, key: None, hello, start, ended: None }
 }
 
 impl Clone for MulticastSender {
@@ -485,54 +495,6 @@ impl Clone for MulticastSender {
     }
 }
 
-impl Sink<Bytes> for MulticastSender {
-    type Error = Error;
-
-    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.check()?;
-        if self.sends.is_closed() {
-            return Poll::Ready(Err(closed()));
-        }
-        self.gauge.poll_room(cx).map(Ok)
-    }
-
-    fn start_send(self: Pin<&mut Self>, data: Bytes) -> Result<(), Error> {
-        self.queue(data, Outcome::Sink(Arc::clone(&self.failure)))
-    }
-
-    /// Ready when all messages have been protected, and are in the queues of the legs.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.flush.is_none() {
-            let (flushed, flush) = oneshot::channel();
-            self.sends.send(Sending::Flush(flushed)).map_err(|_| closed())?;
-            self.flush = Some(flush);
-        }
-        if let Some(flush) = &mut self.flush {
-            let result = ready!(flush.poll_unpin(cx));
-            self.flush = None;
-            self.check()?;
-            result.map_err(|_| closed())?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Leaves.
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.left.is_none() {
-            ready!(self.as_mut().poll_flush(cx))?;
-            let (reply, left) = oneshot::channel();
-            let leave = Control::Leave(self.goodbye_deadline(), reply);
-            self.controls.send(leave).map_err(|_| closed())?;
-            self.left = Some(left);
-        }
-        if let Some(left) = &mut self.left {
-            // It is gone either way.
-            let _ = ready!(left.poll_unpin(cx));
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 impl MulticastReceiver {
     /// The next message or event; `None` after the end. Cancel-safe.
     ///
@@ -545,48 +507,10 @@ impl MulticastReceiver {
         event
     }
 
-    fn taken(&self, event: Option<&Result<MulticastEvent, Error>>) {
+    pub(super) fn taken(&self, event: Option<&Result<MulticastEvent, Error>>) {
         if let Some(Ok(event)) = event {
             self.gauge.release(event.cost());
         }
-    }
-}
-
-impl Stream for MulticastReceiver {
-    type Item = Result<MulticastEvent, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let event = ready!(self.events.poll_recv(cx));
-        self.taken(event.as_ref());
-        Poll::Ready(event)
-    }
-}
-
-impl Sink<Bytes> for Multicast {
-    type Error = Error;
-
-    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.sender).poll_ready(cx)
-    }
-
-    fn start_send(mut self: Pin<&mut Self>, data: Bytes) -> Result<(), Error> {
-        Pin::new(&mut self.sender).start_send(data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.sender).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.sender).poll_close(cx)
-    }
-}
-
-impl Stream for Multicast {
-    type Item = Result<MulticastEvent, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.receiver).poll_next(cx)
     }
 }
 

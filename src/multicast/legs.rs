@@ -14,6 +14,7 @@ use super::{
 use crate::{
     dmls::MemberIndex,
     error::{Error, PeerMisbehaved},
+    identity::PublicKey,
     wire::{LEG_VERSION, LegFrame, LegHello, LegMessage, NO_MEMBER, WantedPlace},
 };
 
@@ -32,6 +33,8 @@ pub(crate) type LegId = u64;
 
 pub(crate) struct LegState {
     expected: Expected,
+    /// What comes over it is from the peer.
+    is_channel: bool,
     pub(super) peer: LegPeer,
     pub(super) queue: QueueWriter,
     /// The place of the own frame that is to be sent next, if the leg is behind.
@@ -53,7 +56,15 @@ impl LegState {
 
 impl Driver {
     pub(super) fn attach(&mut self, attach: Attach) {
-        let Attach { expected, hello, start, ended } = attach;
+        let Attach { expected, key, hello, start, ended } = attach;
+        let known = |key: &PublicKey| self.session.member_with(key).map(|m| Expected::Member(m.0));
+        if key.as_ref().is_some_and(|key| known(key) != Some(expected)) {
+            let error = PeerMisbehaved::UnexpectedUniverse("a leg of another member").into();
+            let end = LegEnd::Refused(error);
+            self.tell(MulticastEvent::LegDown { peer: LegPeer::Unknown, end: end.clone() });
+            let _ = ended.map(|ended| ended.send(end));
+            return;
+        }
         self.counter += 1;
         let id = self.counter;
         let (queue, reader) = queue(self.options.leg_queue);
@@ -63,6 +74,7 @@ impl Driver {
         }
         let leg = LegState {
             expected,
+            is_channel: key.is_some(),
             peer: LegPeer::Unknown,
             queue,
             cursor: None,
@@ -173,23 +185,32 @@ impl Driver {
         if origin == me || (destination != NO_MEMBER && destination != me) {
             return;
         }
+        let is_proven = leg.is_channel && from != LegPeer::Relay;
         let origin = MemberIndex(origin);
         let before = self.session.next_of(origin);
-        let result = self.session.handle_frame(now(), origin, frame);
+        let result = if is_proven {
+            self.session.handle_frame(now(), origin, frame)
+        } else {
+            self.session.handle_unproven(now(), origin, frame)
+        };
         let is_new = self.session.next_of(origin) > before;
+        let is_forged = self.tell_events();
         let Some(leg) = self.legs.get_mut(&id) else { return };
         if is_new {
             self.counter += 1;
             leg.proven = self.counter;
         }
-        match result {
-            Ok(()) => leg.refused = 0,
-            Err(error) => {
-                leg.refused += 1;
-                if leg.refused >= MAX_REFUSED && self.session.failure().is_none() {
-                    self.detach(id, LegEnd::Refused(error));
-                }
+        let error = match result {
+            Ok(()) if !is_forged => {
+                leg.refused = 0;
+                return;
             }
+            Ok(()) => PeerMisbehaved::UnexpectedMessage("forged frame").into(),
+            Err(error) => error,
+        };
+        leg.refused += 1;
+        if leg.refused >= MAX_REFUSED && self.session.failure().is_none() {
+            self.detach(id, LegEnd::Refused(error));
         }
     }
 

@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use crate::{
         multicast::queue::{Outgoing, QueueReader, queue},
-        wire::{Frame, FrameHeader},
+        wire::{Frame, FrameHeader, Opaque},
     };
 
     const KEPT: usize = 5000;
@@ -280,6 +280,7 @@ mod tests {
             sequence: place,
             resumed_from: None,
             imports: Vec::new(),
+            digest: Opaque::default(),
         };
         let header = crate::wire::encode_frame_part(&header).unwrap();
         // MLSMessage(PrivateMessage): version, wire format, group ID, epoch, content type.
