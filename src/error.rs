@@ -282,6 +282,10 @@ pub enum ApiMisuse {
     /// The other members have many updates of this party to acknowledge first.
     #[error("too many updates that others have not acknowledged")]
     TooManyUpdates,
+    /// A leg of a multicast does not take what it is sent, and `SlowLeg::Error` was asked for. The
+    /// message was not sent to anybody.
+    #[error("a leg is too slow")]
+    SlowLeg,
     /// No such member, or one that was removed.
     #[error("no such member")]
     UnknownMember,

@@ -9,14 +9,17 @@
 //! and *The MLS-TLS secure channel protocol* (draft-kohbrok-mls-tls). What they leave open is decided
 //! in `docs/protocol.md`.
 //!
-//! For more than two parties there is [`DmlsSession`]: *Distributed MLS* (draft-xue-distributed-mls), in
-//! which everybody sends to everybody without agreeing on one state of a group.
+//! For more than two parties there is *Distributed MLS* (draft-xue-distributed-mls), in which everybody
+//! sends to everybody without agreeing on one state of a group: `Multicast` over streams, and
+//! [`DmlsSession`] without IO.
 //!
 //! ```text
 //!  application          bytes, rekey(), peer()
 //! ──────────────────────────────────────────────────────────────
 //!  stream               MlsConnector, MlsAcceptor, MlsListener,      tokio
 //!                       MlsStream, split halves, MlsFramed
+//!  multicast            Multicast: a universe over many streams;
+//!                       Relay
 //! ──────────────────────────────────────────────────────────────
 //!  two_party            Connection: handshake, rekey, resumption      no IO, no clock
 //!  dmls                 DmlsSession: a universe of many members
@@ -106,6 +109,8 @@ mod identity;
 #[doc(hidden)]
 pub mod internal;
 mod key_log;
+#[cfg(feature = "tokio")]
+mod multicast;
 mod name;
 mod record;
 mod store;
@@ -134,6 +139,11 @@ pub use dmls::{
 pub use error::Error;
 pub use identity::{Identity, PublicKey};
 pub use key_log::{KeyLog, KeyLogFile};
+#[cfg(feature = "tokio")]
+pub use multicast::{
+    Backoff, LegEnd, LegPeer, Multicast, MulticastConfig, MulticastEvent, MulticastOptions,
+    MulticastReceiver, MulticastSender, Relay, RelayOptions, SlowLeg,
+};
 pub use name::ServerName;
 #[cfg(feature = "redb")]
 pub use store::RedbStore;

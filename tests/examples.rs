@@ -6,7 +6,7 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, Output, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
     thread,
 };
 
@@ -505,4 +505,172 @@ fn resume_finishes_a_transfer_that_is_cut() {
     assert_eq!(kinds, ["full   ", "resumed", "resumed", "resumed"], "{said}");
     assert!(said.contains("resumed     3 of 4 connections"), "{said}");
     assert!(said.contains("hashes      equal at both ends"), "{said}");
+}
+
+// MC-01, MC-02, MC-03
+#[test]
+fn multicast_keeps_what_it_says() {
+    let output = run(example("multicast").args(["--members", "4"]));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    for word in ["talk ", "update ", "incorporate ", "come back ", "remove ", "leave "] {
+        assert!(said.lines().any(|line| line.starts_with(word)), "{said}");
+    }
+}
+
+/// A member of a chat, which is killed at the end of the test.
+struct Chat {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Chat {
+    /// Somebody whose identity is `name`.pem.
+    fn start(directory: &Path, name: &str, arguments: &[String]) -> Self {
+        let mut command = example("multicast_chat");
+        command
+            .arg("--identity")
+            .arg(directory.join(format!("{name}.pem")))
+            .arg("--members")
+            .arg(directory.join("members.keys"))
+            .args(arguments);
+        Self::spawn(&mut command)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    /// Waits for a line of stderr.
+    fn wait_for(&mut self, part: &str) -> String {
+        let mut said = String::new();
+        loop {
+            let mut line = String::new();
+            let length = self.stderr.read_line(&mut line).unwrap();
+            assert_ne!(length, 0, "it ended and did not say {part:?}, but:\n{said}");
+            if line.contains(part) {
+                return line.trim_end().to_owned();
+            }
+            said.push_str(&line);
+        }
+    }
+
+    fn address(&mut self) -> String {
+        self.wait_for("listening on ").trim_start_matches("listening on ").to_owned()
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Ends its input.
+    fn leave(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Chat {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const MEMBERS: [&str; 3] = ["anna", "bert", "carl"];
+
+/// A directory with the identities of three members.
+fn chat_directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let mut lines = Vec::new();
+    for name in MEMBERS {
+        let pem = directory.path().join(format!("{name}.pem"));
+        let output = run(example("multicast_chat").arg("--generate").arg("--identity").arg(pem));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        lines.extend(output.stdout);
+    }
+    fs::write(directory.path().join("members.keys"), lines).unwrap();
+    directory
+}
+
+/// Everyone says something, and everyone else hears it.
+fn converse(mut chats: [Chat; 3]) {
+    for chat in &mut chats {
+        chat.wait_for("connected with all: anna, bert, carl");
+    }
+    for (speaker, name) in MEMBERS.iter().enumerate() {
+        for words in ["good morning", "h\u{e4}?", ""] {
+            chats[speaker].say(words);
+            for (listener, chat) in chats.iter_mut().enumerate() {
+                if listener != speaker {
+                    assert_eq!(chat.hear(), format!("{name}: {words}").trim_end());
+                }
+            }
+        }
+    }
+    let [mut anna, bert, mut carl] = chats;
+    bert.leave();
+    anna.say("bert is gone");
+    assert_eq!(carl.hear(), "anna: bert is gone");
+    carl.say("I go as well");
+    carl.leave();
+    assert_eq!(anna.hear(), "carl: I go as well");
+    anna.leave();
+}
+
+// MC-01, MC-04
+#[test]
+fn three_chat_in_a_mesh() {
+    let directory = chat_directory();
+    let start = |name: &str, arguments: &[String]| Chat::start(directory.path(), name, arguments);
+    let listen = ["--listen".to_owned(), "127.0.0.1:0".to_owned()];
+    let mut anna = start("anna", &listen);
+    let to_anna = ["--peer".to_owned(), format!("anna={}", anna.address())];
+    let mut bert = start("bert", &[&listen[..], &to_anna].concat());
+    let to_bert = ["--peer".to_owned(), format!("bert={}", bert.address())];
+    let carl = start("carl", &[to_anna, to_bert].concat());
+    converse([anna, bert, carl]);
+}
+
+// MC-05
+#[test]
+fn three_chat_behind_a_relay() {
+    let directory = chat_directory();
+    let mut relay = Chat::spawn(example("relay").args(["--listen", "127.0.0.1:0"]));
+    let arguments = ["--relay".to_owned(), relay.address()];
+    // One after the other has a universe of its own at the same relay.
+    for _ in 0..2 {
+        converse(MEMBERS.map(|name| Chat::start(directory.path(), name, &arguments)));
+    }
+}
+
+// MC-04
+#[test]
+fn a_stranger_does_not_get_into_a_chat() {
+    let directory = chat_directory();
+    let listen = ["--listen".to_owned(), "127.0.0.1:0".to_owned()];
+    let mut anna = Chat::start(directory.path(), "anna", &listen);
+    let others = chat_directory();
+    let lines = fs::read_to_string(others.path().join("members.keys")).unwrap();
+    let known = fs::read_to_string(directory.path().join("members.keys")).unwrap();
+    // The stranger believes anna, and anna does not believe the stranger.
+    let anna_line = known.lines().next().unwrap();
+    let rest: Vec<_> = lines.lines().skip(1).collect();
+    fs::write(others.path().join("members.keys"), [&[anna_line], &rest[..]].concat().join("\n"))
+        .unwrap();
+    let to_anna = ["--peer".to_owned(), format!("anna={}", anna.address())];
+    let mut stranger = Chat::start(others.path(), "bert", &to_anna);
+    anna.wait_for("was not let in");
+    stranger.wait_for("not there yet");
 }

@@ -31,6 +31,8 @@ mod message;
 mod order;
 mod outbox;
 mod peer;
+#[cfg(feature = "tokio")]
+mod places;
 mod policy;
 mod psk;
 mod receive;
@@ -50,6 +52,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(feature = "tokio")]
+pub(crate) use self::places::{owner_of_key_packages, place_of};
 pub use self::{
     event::DmlsEvent,
     init::DmlsInvitation,

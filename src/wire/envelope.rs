@@ -119,6 +119,12 @@ impl<T: MessageType> RawMessage<T> {
     pub(crate) fn body(&self) -> &[u8] {
         self.encoded.get(ENVELOPE_LEN..).unwrap_or_default()
     }
+
+    /// The body, by value.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_body(mut self) -> Bytes {
+        self.encoded.split_off(ENVELOPE_LEN)
+    }
 }
 
 /// Puts messages together from the content of handshake records.
@@ -140,6 +146,12 @@ impl<T: MessageType> MessageAssembler<T> {
     /// An assembler that accepts bodies of at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self { buffer: BytesMut::new(), limit, message_type: PhantomData }
+    }
+
+    /// Accepts bodies of another length from now on.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
     }
 
     /// Adds the content of one record.
@@ -189,6 +201,12 @@ impl<T: MessageType> MessageAssembler<T> {
     /// No byte of a message waits for the rest of it, or to be taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+
+    /// How many bytes wait.
+    #[cfg(all(test, feature = "tokio"))]
+    pub(crate) fn held(&self) -> usize {
+        self.buffer.len()
     }
 
     /// The type of the message at the front, and where it ends in the buffer.

@@ -23,6 +23,8 @@ mod certificates;
 mod codec;
 mod dmls;
 mod envelope;
+#[cfg(feature = "tokio")]
+mod leg;
 mod messages;
 mod parameters;
 mod presented;
@@ -42,6 +44,11 @@ pub(crate) use dmls::{
 pub use dmls::{DmlsMessageType, encode_frame};
 pub use envelope::TwoPartyMessageType;
 pub(crate) use envelope::{ENVELOPE_LEN, MessageAssembler, RawMessage};
+#[cfg(feature = "tokio")]
+pub(crate) use leg::{
+    LEG_FRAME_OVERHEAD, LEG_VERSION, LegFrame, LegHello, LegMessage, LegMessageType, MAX_HELLO_LEN,
+    NO_MEMBER, WantedPlace,
+};
 pub use messages::TwoPartyMessage;
 pub(crate) use messages::{BINDER_LEN, MAX_EARLY_DATA};
 pub(crate) use parameters::{

@@ -1,0 +1,170 @@
+//! Queues that are bounded in bytes (MC-02).
+
+use std::{
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+/// Counts bytes that are somewhere, and lets wait until they are few enough.
+///
+/// Whoever adds looks first, so the limit is exceeded by one item at most.
+#[derive(Debug)]
+pub(crate) struct Gauge {
+    limit: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    held: usize,
+    waiting: Vec<Waker>,
+}
+
+/// What a leg is to write.
+#[derive(Clone, Debug)]
+pub(crate) enum Outgoing {
+    /// Records.
+    Records(Bytes),
+    /// The goodbye, and nothing after it.
+    Goodbye,
+}
+
+/// Where frames for a leg go in.
+#[derive(Debug)]
+pub(crate) struct QueueWriter {
+    sender: mpsc::UnboundedSender<Outgoing>,
+    gauge: Arc<Gauge>,
+}
+
+/// Where they come out.
+#[derive(Debug)]
+pub(crate) struct QueueReader {
+    receiver: mpsc::UnboundedReceiver<Outgoing>,
+    gauge: Arc<Gauge>,
+}
+
+impl Gauge {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit: limit.max(1), inner: Mutex::default() })
+    }
+
+    pub(crate) fn add(&self, bytes: usize) {
+        let mut inner = self.lock();
+        inner.held = inner.held.saturating_add(bytes);
+    }
+
+    pub(crate) fn release(&self, bytes: usize) {
+        let mut inner = self.lock();
+        inner.held = inner.held.saturating_sub(bytes);
+        if inner.held < self.limit {
+            let waiting = std::mem::take(&mut inner.waiting);
+            drop(inner);
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().held >= self.limit
+    }
+
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut inner = self.lock();
+        if inner.held < self.limit {
+            return Poll::Ready(());
+        }
+        if !inner.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            inner.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    pub(crate) async fn room(&self) {
+        poll_fn(|cx| self.poll_room(cx)).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A queue that is full from `limit` bytes on.
+pub(crate) fn queue(limit: usize) -> (QueueWriter, QueueReader) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let gauge = Gauge::new(limit);
+    (QueueWriter { sender, gauge: Arc::clone(&gauge) }, QueueReader { receiver, gauge })
+}
+
+impl QueueWriter {
+    /// Adds records, whether or not there is room.
+    pub(crate) fn push(&self, records: Bytes) {
+        let length = records.len();
+        self.gauge.add(length);
+        if self.sender.send(Outgoing::Records(records)).is_err() {
+            self.gauge.release(length);
+        }
+    }
+
+    pub(crate) fn say_goodbye(&self) {
+        let _ = self.sender.send(Outgoing::Goodbye);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.gauge.is_full()
+    }
+
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        self.gauge.poll_room(cx)
+    }
+}
+
+impl QueueReader {
+    /// What is to be written next; `None` when the writer is gone.
+    pub(crate) async fn next(&mut self) -> Option<Outgoing> {
+        self.receiver.recv().await
+    }
+
+    /// These bytes were written.
+    pub(crate) fn written(&self, bytes: usize) {
+        self.gauge.release(bytes);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+}
+
+impl Drop for QueueReader {
+    /// Nobody waits for a leg that is gone.
+    fn drop(&mut self) {
+        self.gauge.release(usize::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    // MC-02
+    #[tokio::test]
+    async fn a_full_queue_has_room_again_when_its_reader_has_written() {
+        let (writer, mut reader) = queue(10);
+        writer.push(Bytes::from_static(&[0; 9]));
+        assert!(!writer.is_full());
+        writer.push(Bytes::from_static(&[0; 9]));
+        assert!(writer.is_full());
+        let mut room = Box::pin(writer.gauge.room());
+        assert!(room.as_mut().now_or_never().is_none());
+        let Some(Outgoing::Records(first)) = reader.next().await else { panic!() };
+        reader.written(first.len());
+        room.await;
+        drop(reader);
+        writer.push(Bytes::from_static(&[0; 9]));
+        assert!(!writer.is_full());
+    }
+}
