@@ -67,7 +67,7 @@ impl Certificates {
     pub(crate) fn last_issuer(&self) -> String {
         let last = self.0.last().and_then(|last| last.fields.as_ref());
         let issuer = last.and_then(|last| last.issuer.as_deref());
-        issuer.map_or_else(|| "an authority without a name".into(), |name| quote(name))
+        issuer.map_or_else(|| "an authority without a name".into(), quote)
     }
 
     /// The fingerprint of the key in the first one.
@@ -89,7 +89,8 @@ impl Certificate {
 
     fn brief(&self) -> String {
         let Some(fields) = &self.fields else { return "  one that does not parse".into() };
-        let or_none = |name: &Option<String>| name.as_deref().map_or("nameless".into(), quote);
+        let or_none =
+            |name: &Option<String>| name.as_deref().map_or_else(|| "nameless".into(), quote);
         let names = match &fields.alternative_names {
             Some(names) if !names.is_empty() => shorten(names.join(", ")),
             _ => or_none(&fields.common_name),
