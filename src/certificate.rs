@@ -1,7 +1,7 @@
-//! What is read in a certificate beside its verification (RFC 5280): its names and its key.
+//! What is read in a certificate beside its verification (RFC 5280): its names, its key and its dates.
 //!
 //! The verification is webpki's. It hides some of the names, so that nobody compares them by hand;
-//! here they only become the name of a peer that has been verified, or part of an error.
+//! here they only become the name of a peer that has been verified, or part of what is shown.
 
 use std::net::IpAddr;
 
@@ -25,6 +25,8 @@ const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
 const PRINTABLE_STRING: u8 = 0x13;
 const IA5_STRING: u8 = 0x16;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
@@ -39,15 +41,27 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 /// id-at-commonName.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
+/// What is in a certificate, as far as it is of use to a human. Nobody has verified it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CertificateFields {
+    /// The common name of the holder, if there is exactly one.
+    pub common_name: Option<String>,
+    /// The common name of the issuer, if there is exactly one.
+    pub issuer: Option<String>,
+    /// The subject alternative names that an identity can have; `None` without the extension.
+    pub alternative_names: Option<Vec<String>>,
+    /// The first second in which it is valid, such as `2030-12-31 23:59:59 UTC`.
+    pub not_before: Option<String>,
+    /// The last second in which it is valid.
+    pub not_after: Option<String>,
+    /// The key, if it is one that MLS signs with here.
+    pub key: Option<PublicKey>,
+}
+
 /// Whether `certificate` certifies `key`.
 pub(crate) fn certifies(certificate: &EndEntityCert<'_>, key: &PublicKey) -> bool {
-    let prefix = match key.scheme() {
-        SignatureScheme::ED25519 => ED25519_SPKI_PREFIX,
-        SignatureScheme::ECDSA_SECP256R1_SHA256 => P256_SPKI_PREFIX,
-        // There are no certificates of these keys yet.
-        #[cfg(feature = "post-quantum")]
-        _ => return false,
-    };
+    let Some(prefix) = spki_prefix(key.scheme()) else { return false };
     certificate.subject_public_key_info().as_ref().strip_prefix(prefix) == Some(key.as_bytes())
 }
 
@@ -55,34 +69,84 @@ pub(crate) fn certifies(certificate: &EndEntityCert<'_>, key: &PublicKey) -> boo
 /// subject alternative names that are a DNS name, a mailbox, a URI or an IP address, as they stand;
 /// if there are none, the common name. Only those that an identity can have.
 pub(crate) fn names(certificate: &[u8]) -> Vec<String> {
-    read(certificate).unwrap_or_default()
+    read(certificate).map(|fields| fields.names()).unwrap_or_default()
 }
 
-fn read(mut certificate: &[u8]) -> Option<Vec<String>> {
+impl CertificateFields {
+    /// Reads a certificate in DER. `None`: it does not parse.
+    pub fn read(certificate: &[u8]) -> Option<Self> {
+        read(certificate)
+    }
+
+    /// The names that its holder can be known by: the alternative ones, or without the extension the
+    /// common name.
+    pub fn names(&self) -> Vec<String> {
+        match &self.alternative_names {
+            Some(names) => names.clone(),
+            None => self
+                .common_name
+                .iter()
+                .filter(|name| name::is_identity_name(name))
+                .cloned()
+                .collect(),
+        }
+    }
+}
+
+fn read(mut certificate: &[u8]) -> Option<CertificateFields> {
     let mut certificate = expect(&mut certificate, SEQUENCE)?;
     let mut tbs = expect(&mut certificate, SEQUENCE)?;
     if tbs.first() == Some(&VERSION) {
         expect(&mut tbs, VERSION)?;
     }
     expect(&mut tbs, INTEGER)?;
-    for _signature_issuer_validity in 0..3 {
-        expect(&mut tbs, SEQUENCE)?;
-    }
+    let _signature = expect(&mut tbs, SEQUENCE)?;
+    let issuer = expect(&mut tbs, SEQUENCE)?;
+    let mut validity = expect(&mut tbs, SEQUENCE)?;
     let subject = expect(&mut tbs, SEQUENCE)?;
-    expect(&mut tbs, SEQUENCE)?;
+    let key = expect(&mut tbs, SEQUENCE)?;
+    let mut fields = CertificateFields {
+        common_name: common_name(subject),
+        issuer: common_name(issuer),
+        alternative_names: None,
+        not_before: time(&mut validity),
+        not_after: time(&mut validity),
+        key: public_key(key),
+    };
     while !tbs.is_empty() {
         let (tag, mut content) = element(&mut tbs)?;
-        if tag == EXTENSIONS {
-            let mut extensions = expect(&mut content, SEQUENCE)?;
-            while !extensions.is_empty() {
-                let extension = expect(&mut extensions, SEQUENCE)?;
-                if let Some(names) = subject_alt_name(extension)? {
-                    return alternative_names(names);
-                }
+        if tag != EXTENSIONS {
+            continue;
+        }
+        let mut extensions = expect(&mut content, SEQUENCE)?;
+        while !extensions.is_empty() {
+            let extension = expect(&mut extensions, SEQUENCE)?;
+            if let Some(names) = subject_alt_name(extension)? {
+                fields.alternative_names = Some(alternative_names(names)?);
+                return Some(fields);
             }
         }
     }
-    common_name(subject)
+    Some(fields)
+}
+
+/// `None`: there are no certificates of these keys yet.
+fn spki_prefix(scheme: SignatureScheme) -> Option<&'static [u8]> {
+    match scheme {
+        SignatureScheme::ED25519 => Some(ED25519_SPKI_PREFIX),
+        SignatureScheme::ECDSA_SECP256R1_SHA256 => Some(P256_SPKI_PREFIX),
+        #[cfg(feature = "post-quantum")]
+        _ => None,
+    }
+}
+
+/// The key in the content of a SubjectPublicKeyInfo.
+fn public_key(info: &[u8]) -> Option<PublicKey> {
+    SignatureScheme::ALL.iter().find_map(|scheme| {
+        // Without the tag and the length of the whole, one byte each.
+        let key = info.strip_prefix(&spki_prefix(*scheme)?[2..])?;
+        PublicKey::new(*scheme, key).ok()
+    })
 }
 
 /// The content of the extension, if it is the one with the names.
@@ -114,8 +178,8 @@ fn alternative_names(mut names: &[u8]) -> Option<Vec<String>> {
 }
 
 /// The common name, if there is exactly one.
-fn common_name(mut subject: &[u8]) -> Option<Vec<String>> {
-    let mut names = Vec::new();
+fn common_name(mut subject: &[u8]) -> Option<String> {
+    let mut found = None;
     while !subject.is_empty() {
         let mut attributes = expect(&mut subject, SET)?;
         while !attributes.is_empty() {
@@ -127,11 +191,30 @@ fn common_name(mut subject: &[u8]) -> Option<Vec<String>> {
             else {
                 return None;
             };
-            names.push(text(content)?.to_owned());
+            if found.replace(text(content)?.to_owned()).is_some() {
+                return None;
+            }
         }
     }
-    let usable = names.len() == 1 && names.iter().all(|name| name::is_identity_name(name));
-    usable.then_some(names)
+    found
+}
+
+/// A time in the one form that is allowed, of either type (RFC 5280, section 4.1.2.5).
+fn time(validity: &mut &[u8]) -> Option<String> {
+    let (tag, content) = element(validity)?;
+    let digits = text(content)?.strip_suffix('Z')?;
+    let (year, rest) = match tag {
+        UTC_TIME if digits.len() == 12 => {
+            let century = if digits < "50" { "20" } else { "19" };
+            (format!("{century}{}", digits.get(..2)?), digits.get(2..)?)
+        }
+        GENERALIZED_TIME if digits.len() == 14 => (digits.get(..4)?.to_owned(), digits.get(4..)?),
+        _ => return None,
+    };
+    let pair = |place| rest.get(place..place + 2);
+    let [month, day, hour, minute, second] = [pair(0)?, pair(2)?, pair(4)?, pair(6)?, pair(8)?];
+    let numeric = digits.bytes().all(|digit| digit.is_ascii_digit());
+    numeric.then(|| format!("{year}-{month}-{day} {hour}:{minute}:{second} UTC"))
 }
 
 fn text(content: &[u8]) -> Option<&str> {

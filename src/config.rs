@@ -66,7 +66,8 @@ pub struct Config {
 /// Whatever comes first starts an update: bytes or records in both directions together since this
 /// party's own last update, or time in which application data moved. Each party heals only through
 /// an update of its own, so both have a policy. Far above any of it lies the limit of the AEAD
-/// (RFC 8446, section 5.5), at which the connection fails rather than go on.
+/// (RFC 8446, section 5.5), at which the connection fails rather than go on. A party that has closed
+/// its own direction updates only when it is told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RekeyPolicy {

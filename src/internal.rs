@@ -1,6 +1,8 @@
-//! What the benches of this project measure and no user needs. No part of the public API: it changes
-//! without notice.
+//! What the benches of this project measure, and what its program shows, and no user needs. No part of
+//! the public API: it changes without notice.
 
+#[cfg(feature = "x509")]
+pub use crate::certificate::CertificateFields;
 use crate::{
     error::{ApiMisuse, CryptoError, Error},
     group::{Group, StagedUpdate},

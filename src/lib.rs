@@ -162,7 +162,7 @@ pub use two_party::{
 };
 
 /// The code in the README is tested like any other.
-#[cfg(all(doctest, feature = "tokio", feature = "redb"))]
+#[cfg(all(doctest, feature = "tokio", feature = "redb", feature = "x509"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

@@ -11,3 +11,5 @@ mod first_use;
 mod keys;
 #[path = "cli/setup.rs"]
 mod setup;
+#[path = "cli/x509.rs"]
+mod x509;

@@ -324,6 +324,32 @@ async fn half_close_leaves_the_other_direction_rekeys_included() {
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
 }
 
+// CH-04, CH-06
+#[tokio::test]
+async fn whoever_has_closed_updates_when_told_and_not_by_policy() {
+    let configs = manual().client_rekey_policy(RekeyPolicy::manual().with_records(4));
+    let (mut client, mut server) = pipe(&configs, 1 << 16).await;
+    client.shutdown().await.unwrap();
+    for _ in 0..32 {
+        server.write_all(b"x").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+    }
+    assert_eq!(client.statistics().own_updates, 0);
+    // The server is at the end of its reading: it answers while it writes.
+    assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+    let serve = async {
+        loop {
+            server.write_all(b"x").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        rekeyed = client.rekey() => rekeyed.unwrap(),
+        () = serve => unreachable!(),
+    }
+    assert_eq!((client.statistics().own_updates, client.epoch()), (1, 2));
+}
+
 // CH-04
 #[tokio::test]
 async fn a_peer_that_vanishes_is_a_truncation() {

@@ -233,6 +233,62 @@ fn a_certificate_certifies_its_key_alone() {
     }
 }
 
+#[test]
+fn what_is_shown_of_a_certificate_is_read() {
+    let root = Authority::root("My Root");
+    for (scheme, last, not_after) in [
+        (SignatureScheme::ED25519, date_time_ymd(2049, 12, 31), "2049-12-31 00:00:00 UTC"),
+        (
+            SignatureScheme::ECDSA_SECP256R1_SHA256,
+            date_time_ymd(2050, 1, 2),
+            "2050-01-02 00:00:00 UTC",
+        ),
+    ] {
+        let key = Identity::generate_with("key", scheme).unwrap();
+        let mut params = with(vec![], "My Server");
+        params.not_before = date_time_ymd(1999, 2, 28);
+        params.not_after = last;
+        let der = params.signed_by(&Key(key.clone()), &root.issuer()).unwrap().der().to_vec();
+        let mut expected = CertificateFields {
+            common_name: Some("My Server".into()),
+            issuer: Some("My Root".into()),
+            alternative_names: None,
+            not_before: Some("1999-02-28 00:00:00 UTC".into()),
+            not_after: Some(not_after.into()),
+            key: Some(key.public_key().clone()),
+        };
+        assert_eq!(CertificateFields::read(&der), Some(expected.clone()));
+        // No identity can have a name with a space.
+        assert!(expected.names().is_empty());
+        expected.common_name = Some("server".into());
+        assert_eq!(expected.names(), ["server"]);
+        expected.alternative_names = Some(vec![]);
+        assert!(expected.names().is_empty());
+    }
+    let certificate = certificate(&named(&["alice"]));
+    let fields = CertificateFields::read(&certificate).unwrap();
+    assert_eq!(fields.alternative_names, Some(vec!["alice".into()]));
+    assert_eq!(fields.common_name.as_deref(), Some("rcgen self signed cert"));
+}
+
+#[test]
+fn times_of_another_form_are_not_shown() {
+    for (bytes, expected) in [
+        (&b"\x17\x0d491231235959Z"[..], Some("2049-12-31 23:59:59 UTC")),
+        (b"\x17\x0d500101000000Z", Some("1950-01-01 00:00:00 UTC")),
+        (b"\x18\x0f20500101000000Z", Some("2050-01-01 00:00:00 UTC")),
+        (b"\x17\x0d4912312359590", None),
+        (b"\x17\x0b4912312359Z", None),
+        (b"\x17\x0d49123123595xZ", None),
+        ("\x17\x0d4\u{e4}123123595Z".as_bytes(), None),
+        (b"\x18\x0d491231235959Z", None),
+        (b"\x02\x0d491231235959Z", None),
+        (b"", None),
+    ] {
+        assert_eq!(time(&mut &bytes[..]).as_deref(), expected, "{bytes:?}");
+    }
+}
+
 // CH-10
 #[test]
 fn every_cut_of_a_certificate_is_read_without_a_panic() {

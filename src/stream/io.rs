@@ -44,6 +44,16 @@ use crate::{
 /// under way has been answered: a socket that is dropped before resets the connection. A transport that
 /// ends without a close_notify gives [`Error::Truncated`], as an [`io::ErrorKind::UnexpectedEof`].
 ///
+/// A connection that stays half-closed for long has two peculiarities:
+///
+/// - Whoever has closed answers the peer's updates, but its [policy](crate::RekeyPolicy) starts none of
+///   its own, although it goes on receiving. A thief of its keys reads on until it calls
+///   [`rekey`](MlsStream::rekey), which still works. Whoever receives for hours leaves its own direction
+///   open, or calls it.
+/// - After the peer's close_notify, reading gives the end at once and no longer looks at the transport.
+///   If the peer then dies, only a write or a `rekey` finds out. Whoever has nothing to send until
+///   something else happens waits for that with a timeout.
+///
 /// All methods are cancel-safe: a future that is dropped loses nothing.
 pub struct MlsStream<IO> {
     pub(super) io: IO,

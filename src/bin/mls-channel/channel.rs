@@ -19,6 +19,10 @@ pub(crate) struct ChannelOptions {
     /// What to do with a peer that is not in the --known-peers file [default: ask]
     #[arg(long, value_enum, value_name = "WHAT")]
     first_use: Option<OnFirstUse>,
+    /// A file with revocation lists of the authorities, in PEM, for --roots; repeat it for more. There
+    /// has to be a list of every authority between a peer and a root, that of the root included
+    #[arg(long, value_name = "FILE")]
+    crl: Vec<PathBuf>,
     /// A cipher suite that may be used, by its name or number, such as 0x0003; repeat it for more,
     /// best first [default: all]
     #[arg(long, value_name = "SUITE", value_parser = suite)]
@@ -52,7 +56,7 @@ impl ChannelOptions {
         trust: &TrustOptions,
         authorized_keys: Option<&Path>,
     ) -> Result<Trust, Failure> {
-        trust.service(authorized_keys, self.first_use)
+        trust.service(authorized_keys, self.first_use, &self.crl)
     }
 
     pub(crate) fn config(&self, identity: Identity, trust: Trust) -> Result<Config, Failure> {

@@ -14,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   mls-channel connect --identity client.pem --pinned servers --server-name server host:4433 < file
   mls-channel connect --identity client.pem --known-peers known -v host.example:4433
+  mls-channel connect --cert client.crt --key client.key --roots root.crt host.example:4433
 
 The end of stdin closes the own direction; the program ends when the peer has closed its own, too. \
 What is still to be said goes on meanwhile. If the program is killed, the peer sees a cut.";
@@ -39,11 +40,10 @@ impl ConnectCommand {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let server_name = server_name(self.server_name.as_ref(), &self.address)?;
         let trust = self.channel.trust(&self.trust, None)?;
-        let identity = self.identity.load()?;
-        let own_line = identity.public_line();
+        let (identity, own) = self.identity.load()?;
         let config = self.channel.config(identity, Arc::clone(&trust))?;
         let socket = open(&self.address).await?;
-        let failure = |error| Failure::channel(&error, trust.take_refused().as_ref(), &own_line);
+        let failure = |error| Failure::channel(&error, trust.take_refused().as_ref(), &own);
         let stream = MlsConnector::from(Arc::new(config))
             .connect(server_name, socket)
             .await

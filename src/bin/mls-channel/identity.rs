@@ -10,7 +10,10 @@ use clap::{Args, ValueEnum};
 use mls_channel::{Error, Identity, error::ConfigError};
 use zeroize::Zeroizing;
 
-use crate::failure::{self, Failure};
+use crate::{
+    certificates::Certificates,
+    failure::{self, Failure},
+};
 
 /// How a key file begins that OpenSSH has written.
 const OPENSSH: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
@@ -29,16 +32,71 @@ pub(crate) struct IdentityOptions {
     /// The file with this party's secret key: PEM of keygen or OpenSSL, or an OpenSSH key file
     ///
     /// If the key is encrypted, which OpenSSH does, its passphrase is asked for on the terminal.
-    #[arg(long, value_name = "FILE")]
-    identity: PathBuf,
-    /// This party's name [default: the name of the file without its ending]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["cert", "key"])]
+    identity: Option<PathBuf>,
+    #[command(flatten)]
+    certified: CertifiedOptions,
+    /// This party's name [default: the name of the file without its ending]. In certificates it is
+    /// their matter
+    #[arg(long, value_name = "NAME", conflicts_with = "cert")]
     name: Option<String>,
 }
 
+/// An identity with certificates.
+#[derive(Args)]
+pub(crate) struct CertifiedOptions {
+    /// The file with this party's certificate and those of the authorities up to a root, in this order,
+    /// in PEM
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "identity")]
+    cert: Option<PathBuf>,
+    /// The file with the secret key of --cert, in PEM
+    #[arg(long, value_name = "FILE", requires = "cert", conflicts_with = "identity")]
+    key: Option<PathBuf>,
+}
+
+/// What the other side has to know of this party, for messages.
+#[derive(Clone)]
+pub(crate) enum Own {
+    /// The public line.
+    Key(String),
+    Certificates(Certificates),
+}
+
 impl IdentityOptions {
-    pub(crate) fn load(&self) -> Result<Identity, Failure> {
-        load(&self.identity, self.name.as_deref())
+    pub(crate) fn load(&self) -> Result<(Identity, Own), Failure> {
+        if let Some(certified) = self.certified.load()? {
+            return Ok(certified);
+        }
+        let file = self.identity.as_ref().ok_or_else(|| {
+            Failure::arguments("say who this party is, with --identity, or with --cert and --key")
+        })?;
+        let identity = load(file, self.name.as_deref())?;
+        let line = identity.public_line();
+        Ok((identity, Own::Key(line)))
+    }
+}
+
+impl CertifiedOptions {
+    pub(crate) fn is_given(&self) -> bool {
+        self.cert.is_some()
+    }
+
+    /// `None`: there are none.
+    pub(crate) fn load(&self) -> Result<Option<(Identity, Own)>, Failure> {
+        let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(None) };
+        let identity = Identity::read_x509_pem_files(cert, key).map_err(|error| {
+            let reason = failure::describe(&error);
+            let (file, hint) = match &error {
+                Error::Config(ConfigError::File { .. }) => {
+                    return Failure::local(format!("no identity: {reason}"));
+                }
+                Error::Config(ConfigError::Key(_)) => (key, String::new()),
+                _ => (cert, format!("\nSee what is in it: mls-channel show {}", cert.display())),
+            };
+            Failure::local(format!("no identity: {}: {reason}{hint}", file.display()))
+        })?;
+        let certificates = Certificates::read_file(cert)?;
+        Ok(Some((identity, Own::Certificates(certificates))))
     }
 }
 

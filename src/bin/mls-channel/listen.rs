@@ -8,7 +8,7 @@ use mls_channel::{Config, MlsAcceptor, MlsListener};
 use crate::{
     channel::ChannelOptions,
     failure::Failure,
-    identity::IdentityOptions,
+    identity::{IdentityOptions, Own},
     pipe,
     trust::{self, Trust, TrustOptions},
 };
@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   mls-channel listen --identity server.pem --pinned clients 0.0.0.0:4433 > file
   mls-channel listen --identity server.pem --authorized-keys ~/.ssh/authorized_keys 0.0.0.0:4433
+  mls-channel listen --cert server.crt --key server.key --roots root.crt 0.0.0.0:4433
 
 One peer is served, and the program ends. A peer that is not let in does not count: it is reported, \
 and the next one may come. The end of stdin closes the own direction; the program ends when the peer has \
@@ -45,12 +46,11 @@ pub(crate) struct Listen {
 impl Listen {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let trust = self.channel.trust(&self.trust, self.authorized_keys.as_deref())?;
-        let identity = self.identity.load()?;
-        let own_line: Arc<str> = identity.public_line().into();
+        let (identity, own) = self.identity.load()?;
         let config = self.channel.config(identity, Arc::clone(&trust))?;
-        let mut listener = self.listen(config, trust, Arc::clone(&own_line)).await?;
+        let mut listener = self.listen(config, trust, own.clone()).await?;
         let verbose = self.channel.verbose;
-        let failure = |error| Failure::channel(&error, None, &own_line);
+        let failure = |error| Failure::channel(&error, None, &own);
         let mut stdin = tokio::io::stdin();
         loop {
             let (stream, address) = listener.accept().await.map_err(failure)?;
@@ -65,12 +65,7 @@ impl Listen {
     }
 
     /// A listener that reports whom it does not let in.
-    async fn listen(
-        &self,
-        config: Config,
-        trust: Trust,
-        own_line: Arc<str>,
-    ) -> Result<MlsListener, Failure> {
+    async fn listen(&self, config: Config, trust: Trust, own: Own) -> Result<MlsListener, Failure> {
         let no_listener =
             |error| Failure::transport(format!("cannot listen on {}: {error}", self.address));
         let acceptor = MlsAcceptor::from(Arc::new(config));
@@ -78,7 +73,7 @@ impl Listen {
         let address = listener.local_addr().map_err(no_listener)?;
         eprintln!("listening on {address}");
         Ok(listener.on_failure(move |address, error| {
-            let failure = Failure::channel(error, trust.take_refused().as_ref(), &own_line);
+            let failure = Failure::channel(error, trust.take_refused().as_ref(), &own);
             eprintln!("mls-channel: {address} was not let in: {failure}");
         }))
     }

@@ -1,5 +1,6 @@
 //! `mls-channel`: stdin and stdout over a channel, and the keys for it.
 
+mod certificates;
 mod channel;
 mod connect;
 mod failure;
@@ -34,6 +35,10 @@ Examples:
     mls-channel connect --identity ~/.ssh/id_ed25519 --known-peers known host.example:4433
     mls-channel listen --identity server.pem --authorized-keys ~/.ssh/authorized_keys 0.0.0.0:4433
 
+  With certificates of an authority.
+    mls-channel listen --cert server.crt --key server.key --roots root.crt 0.0.0.0:4433
+    mls-channel connect --cert client.crt --key client.key --roots root.crt host.example:4433
+
 Exit codes:
   0  all was sent, received and closed in good order
   1  a file, the configuration, or stdin or stdout
@@ -55,7 +60,7 @@ struct Arguments {
 enum Command {
     /// Make a key and print its public line
     Keygen(keygen::Keygen),
-    /// Print the public line of a key file, or of a peer
+    /// Print what is public of a key file, of certificates, or of a peer
     Show(show::Show),
     /// Connect to a peer: stdin goes to it, and what comes from it to stdout
     Connect(connect::ConnectCommand),

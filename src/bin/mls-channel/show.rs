@@ -12,9 +12,10 @@ use mls_channel::{
 };
 
 use crate::{
+    certificates::{self, Certificates},
     connect,
     failure::Failure,
-    identity,
+    identity::{self, CertifiedOptions, Own},
     trust::{Advice, Nobody, Watched},
 };
 
@@ -22,18 +23,19 @@ const EXAMPLES: &str = "\
 Examples:
   mls-channel show server.pem
   mls-channel show --format openssh client.pem >> authorized_keys
+  mls-channel show server.crt
   mls-channel show --connect host.example:4433 --identity client.pem
 
-A peer shows its key only to those whom it lets in, so --connect may need an identity that it knows. \
+A peer shows itself only to those whom it lets in, so --connect may need an identity that it knows. \
 What it shows is not verified by anybody: compare the fingerprint with what the peer's owner says.";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Show {
-    /// The file with the secret key
+    /// The file with the secret key, or one with certificates
     #[arg(required_unless_present = "connect", conflicts_with = "connect")]
     file: Option<PathBuf>,
-    /// Show the key of the peer that listens there
+    /// Show the key or the certificates of the peer that listens there
     #[arg(long, value_name = "HOST:PORT")]
     connect: Option<String>,
     /// The name to ask the peer for [default: the host]
@@ -42,6 +44,8 @@ pub(crate) struct Show {
     /// The key file to show to the peer [default: a new key each time]
     #[arg(long, value_name = "FILE", requires = "connect")]
     identity: Option<PathBuf>,
+    #[command(flatten)]
+    certified: CertifiedOptions,
     /// The name of whom the key belongs to [default: the name of the file without its ending]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -52,9 +56,9 @@ pub(crate) struct Show {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Output {
-    /// The name and the key, as a line of a --pinned file
+    /// The name and the key, as a line of a --pinned file; of certificates, what is in them
     Line,
-    /// The fingerprint alone
+    /// The fingerprint of the key alone
     Fingerprint,
     /// A line of an authorized_keys file
     Openssh,
@@ -62,8 +66,14 @@ enum Output {
 
 impl Show {
     pub(crate) fn run(&self) -> Result<(), Failure> {
+        if self.connect.is_none() && self.certified.is_given() {
+            return Err(Failure::arguments("--cert and --key are for --connect"));
+        }
         match (&self.file, &self.connect) {
             (_, Some(address)) => crate::run(self.show_peer(address)),
+            (Some(file), None) if certificates::is_certificate_file(file) => {
+                self.show_certificates(&Certificates::read_file(file)?)
+            }
             (Some(file), None) => self.show_file(&identity::load(file, self.name.as_deref())?),
             (None, None) => Err(Failure::arguments("say whose key to show")),
         }
@@ -82,20 +92,41 @@ impl Show {
         }
     }
 
+    fn show_certificates(&self, certificates: &Certificates) -> Result<(), Failure> {
+        match self.format {
+            Output::Line => print(&certificates.to_string()),
+            Output::Fingerprint => {
+                let none =
+                    || Failure::local("the first certificate is for a key of another scheme");
+                print(&certificates.key_fingerprint().ok_or_else(none)?)
+            }
+            Output::Openssh => Err(Failure::arguments("--format openssh is for a key file")),
+        }
+    }
+
     async fn show_peer(&self, address: &str) -> Result<(), Failure> {
+        if let Some((identity, own)) = self.certified.load()? {
+            return self.look_at(address, identity, own).await.map_err(|(failure, _)| failure);
+        }
         if let Some(file) = &self.identity {
-            let own = identity::load(file, self.name.as_deref())?;
-            return self.look_at(address, own).await.map_err(|(failure, _)| failure);
+            let identity = identity::load(file, self.name.as_deref())?;
+            let own = Own::Key(identity.public_line());
+            return self.look_at(address, identity, own).await.map_err(|(failure, _)| failure);
         }
         let name = self.name.as_deref().unwrap_or("show");
         let mut result = Err(Failure::local("there is no signature scheme"));
         for scheme in SignatureScheme::ALL {
-            let own = Identity::generate_with(name, *scheme)?;
-            result = match self.look_at(address, own).await {
+            let identity = Identity::generate_with(name, *scheme)?;
+            let own = Own::Key(identity.public_line());
+            result = match self.look_at(address, identity, own).await {
                 // It may have a key of another scheme.
                 Err((failure, Some(AlertDescription::HandshakeFailure))) => Err(failure),
                 Err((failure, Some(AlertDescription::AccessDenied))) => {
                     let hint = "Or give an identity that it believes, with --identity.";
+                    return Err(failure.with_hint(hint));
+                }
+                Err((failure, Some(AlertDescription::UnsupportedCertificate))) => {
+                    let hint = "Or give a certificate that it believes, with --cert and --key.";
                     return Err(failure.with_hint(hint));
                 }
                 Err((failure, _)) => return Err(failure),
@@ -109,13 +140,13 @@ impl Show {
     async fn look_at(
         &self,
         address: &str,
-        own: Identity,
+        identity: Identity,
+        own: Own,
     ) -> Result<(), (Failure, Option<AlertDescription>)> {
         let local = |failure| (failure, None);
-        let own_line = own.public_line();
         let service = Arc::new(Watched::new(Nobody, Advice::None));
         let config = Config::builder()
-            .identity(own)
+            .identity(identity)
             .authentication_service(Arc::clone(&service))
             .build()
             .map_err(|error| local(error.into()))?;
@@ -124,8 +155,10 @@ impl Show {
         let socket = connect::open(address).await.map_err(local)?;
         let result = MlsConnector::from(Arc::new(config)).connect(server_name, socket).await;
         if let Some(presented) = service.take_refused() {
-            print(&presented.public_line()).map_err(local)?;
-            eprintln!("Its fingerprint is {}", presented.key.fingerprint());
+            print(&presented.who.to_string()).map_err(local)?;
+            if let Some(fingerprint) = presented.who.fingerprint() {
+                eprintln!("The fingerprint of its key is {fingerprint}");
+            }
             return Ok(());
         }
         let error = result.map(drop).err().unwrap_or_else(|| io::Error::other("no peer"));
@@ -133,7 +166,7 @@ impl Show {
             Some(Error::AlertReceived(alert)) => Some(*alert),
             _ => None,
         };
-        Err((Failure::channel(&error, None, &own_line), alert))
+        Err((Failure::channel(&error, None, &own), alert))
     }
 }
 

@@ -2,18 +2,25 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use clap::{Args, ValueEnum};
 use mls_channel::{
-    AuthenticationRequest, AuthenticationService, AuthorizedKeys, FirstUse, KnownPeers,
-    PeerIdentity, PinnedKeys, PublicKey, danger::AcceptAnyone, error::AuthenticationError,
+    AuthenticationRequest, AuthenticationService, AuthorizedKeys, Error, FirstUse, KnownPeers,
+    PeerIdentity, PinnedKeys, PresentedIdentity, PublicKey, WebPkiVerifier, WebPkiVerifierBuilder,
+    danger::AcceptAnyone,
+    error::{AuthenticationError, ConfigError},
 };
 use tokio::task;
 
-use crate::{failure::Failure, terminal};
+use crate::{
+    certificates::Certificates,
+    failure::{self, Failure},
+    terminal,
+};
 
 /// Where the help has the options that say whom to believe.
 pub(crate) const HEADING: &str = "Trust (exactly one of these)";
@@ -31,6 +38,16 @@ pub(crate) struct TrustOptions {
     /// peers that you connect to, and another for those that connect to you.
     #[arg(long, value_name = "FILE", help_heading = HEADING)]
     known_peers: Option<PathBuf>,
+    /// Believe the peers that have a certificate of these authorities, whose own are in this file, in
+    /// PEM
+    ///
+    /// A server has to be certified under the name that it is connected to by.
+    #[arg(long, value_name = "FILE", help_heading = HEADING)]
+    roots: Option<PathBuf>,
+    /// Believe the peers that have a certificate of an authority that the operating system believes
+    #[cfg(feature = "native-roots")]
+    #[arg(long, help_heading = HEADING)]
+    native_roots: bool,
     /// Believe anybody to be who they say they are: no protection from an attacker on the way
     #[arg(long, help_heading = HEADING)]
     danger_accept_anyone: bool,
@@ -59,9 +76,13 @@ pub(crate) struct Watched {
 
 /// What a peer has presented that was not believed. The name can be printed.
 pub(crate) struct Presented {
-    pub(crate) name: String,
-    pub(crate) key: PublicKey,
+    pub(crate) who: Who,
     advice: Advice,
+}
+
+pub(crate) enum Who {
+    Key { name: String, key: PublicKey },
+    Certificates(Certificates),
 }
 
 /// How to believe a peer of an unknown key after all.
@@ -70,6 +91,7 @@ pub(crate) enum Advice {
     Pin(PathBuf),
     Accept,
     Authorize(PathBuf),
+    Certify,
     None,
 }
 
@@ -83,11 +105,16 @@ impl TrustOptions {
         &self,
         authorized_keys: Option<&Path>,
         on_first_use: Option<OnFirstUse>,
+        revocation_lists: &[PathBuf],
     ) -> Result<Trust, Failure> {
         if on_first_use.is_some() && self.known_peers.is_none() {
             return Err(Failure::arguments("--first-use is for --known-peers"));
         }
         let on_first_use = on_first_use.unwrap_or(OnFirstUse::Ask);
+        let roots = self.roots()?;
+        if !revocation_lists.is_empty() && roots.is_none() {
+            return Err(Failure::arguments("--crl is for --roots"));
+        }
         let watched = if let Some(path) = &self.pinned {
             Watched::new(PinnedKeys::read_file(path)?, Advice::Pin(path.clone()))
         } else if let Some(path) = &self.known_peers {
@@ -105,12 +132,44 @@ impl TrustOptions {
                 eprintln!("mls-channel: {}: {line}; nobody is let in by it", path.display());
             }
             Watched::new(keys, Advice::Authorize(path.to_owned()))
+        } else if let Some(roots) = roots {
+            Watched::new(with_lists(roots, revocation_lists)?, Advice::Certify)
         } else if self.danger_accept_anyone {
             Watched::new(AcceptAnyone, Advice::None)
         } else {
             return Err(Failure::arguments("say whom to believe, for example with --known-peers"));
         };
         Ok(Arc::new(watched))
+    }
+
+    /// The authorities, if it is they who are believed.
+    fn roots(&self) -> Result<Option<WebPkiVerifierBuilder>, Failure> {
+        #[cfg(feature = "native-roots")]
+        if self.native_roots {
+            return Ok(Some(WebPkiVerifier::builder().native_roots()?));
+        }
+        let Some(path) = &self.roots else { return Ok(None) };
+        let roots = WebPkiVerifier::builder().roots_file(path);
+        roots.map(Some).map_err(|error| in_file(path, &error))
+    }
+}
+
+fn with_lists(
+    mut roots: WebPkiVerifierBuilder,
+    revocation_lists: &[PathBuf],
+) -> Result<WebPkiVerifier, Failure> {
+    for path in revocation_lists {
+        roots = roots.revocation_lists_file(path).map_err(|error| in_file(path, &error))?;
+    }
+    Ok(roots.build()?)
+}
+
+/// Which file it is, unless the error says so.
+fn in_file(path: &Path, error: &Error) -> Failure {
+    let reason = failure::describe(error);
+    match error {
+        Error::Config(ConfigError::File { .. }) => Failure::local(reason),
+        _ => Failure::local(format!("{}: {reason}", path.display())),
     }
 }
 
@@ -136,10 +195,9 @@ impl AuthenticationService for Watched {
     ) -> Result<PeerIdentity, AuthenticationError> {
         let result = self.service.authenticate(request);
         if result.is_err()
-            && let Ok(name) = request.presented.to_name()
-            && let Ok(key) = request.presented.to_public_key()
+            && let Some(who) = Who::new(&request.presented)
         {
-            let presented = Presented { name: name.to_owned(), key, advice: self.advice.clone() };
+            let presented = Presented { who, advice: self.advice.clone() };
             self.refused().insert(task::try_id(), presented);
         }
         result
@@ -159,23 +217,48 @@ impl AuthenticationService for Nobody {
     }
 }
 
-impl Presented {
-    /// Its line in a file of pinned keys.
-    pub(crate) fn public_line(&self) -> String {
-        format!("{} {}", self.name, self.key)
+impl Who {
+    fn new(presented: &PresentedIdentity<'_>) -> Option<Self> {
+        if let Ok(certificates) = presented.to_certificates() {
+            let certificates = Certificates::new(certificates.iter().map(Vec::as_slice));
+            return Some(Self::Certificates(certificates));
+        }
+        let name = presented.to_name().ok()?.to_owned();
+        Some(Self::Key { name, key: presented.to_public_key().ok()? })
     }
 
+    /// The fingerprint of the key.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        match self {
+            Self::Key { key, .. } => Some(key.fingerprint()),
+            Self::Certificates(certificates) => certificates.key_fingerprint(),
+        }
+    }
+}
+
+/// A line of a file of pinned keys, or what is in the certificates.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key { name, key } => write!(f, "{name} {key}"),
+            Self::Certificates(certificates) => certificates.fmt(f),
+        }
+    }
+}
+
+impl Presented {
     /// What to do if the key is the right one.
     pub(crate) fn advice(&self) -> String {
         match &self.advice {
             Advice::Pin(path) => {
-                format!("add this line to {}:\n{}", path.display(), self.public_line())
+                format!("add this line to {}:\n{}", path.display(), self.who)
             }
             Advice::Accept => "answer yes, or say --first-use accept".into(),
             Advice::Authorize(path) => format!(
                 "add to {} the line that it gets from: mls-channel show --format openssh FILE",
                 path.display()
             ),
+            Advice::Certify => "it needs a certificate of an authority that is believed".into(),
             Advice::None => "say so with an option for trust".into(),
         }
     }
