@@ -18,7 +18,7 @@ use crate::{
 pub fn update_groups(updater: &mut Connection, peer: &mut Connection) -> Result<(), Error> {
     let updater = updater.group_mut().ok_or(ApiMisuse::HandshakeNotComplete)?;
     let peer = peer.group_mut().ok_or(ApiMisuse::HandshakeNotComplete)?;
-    let commit = updater.start_update_saying(&[])?;
+    let commit = updater.start_update_saying(&[], None)?;
     let StagedUpdate::SameCredential(update) = peer.receive_update(&commit)? else {
         return Err(CryptoError::Internal("an update of the keys alone").into());
     };

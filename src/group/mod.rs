@@ -34,9 +34,7 @@ use crate::{
     error::{CryptoError, Error, PeerIncompatible, PeerMisbehaved},
     identity::Identity,
     record::TrafficSecret,
-    wire::{
-        GroupParameters, InvalidCertificates, TRANSPORT_PARAMETERS, decode_certificates,
-    },
+    wire::{GroupParameters, InvalidCertificates, TRANSPORT_PARAMETERS, decode_certificates},
 };
 
 /// Handshake messages of the group are always encrypted: a commit sent inside the channel may have
@@ -236,12 +234,6 @@ impl Claim {
             ClaimedCredential::Basic(_) => CredentialType::Basic,
             ClaimedCredential::X509(_) => CredentialType::X509,
         }
-    }
-
-    /// It is this identity's.
-    fn is_of(&self, identity: &Identity) -> bool {
-        self.name == identity.name().as_bytes()
-            && self.signature_key == identity.public_key().as_bytes()
     }
 
     /// The same identity at both ends means a reflected message or a misconfiguration; MLS forbids

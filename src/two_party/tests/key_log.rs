@@ -221,7 +221,7 @@ fn no_secret_is_in_anything_that_can_be_printed() {
 
     let mut secrets: Vec<Vec<u8>> = vec![exported.to_vec()];
     for identity in [&identities.client, &identities.server] {
-        secrets.push(identity.key().seed().to_vec());
+        secrets.push(identity.key().secret().to_vec());
     }
     for collector in &collectors {
         let lines = collector.lines().into_iter();
