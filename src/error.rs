@@ -273,6 +273,9 @@ pub enum ApiMisuse {
     /// The new identity signs with another scheme than the cipher suite has.
     #[error("the identity's key is not of the signature scheme of the cipher suite")]
     SignatureScheme,
+    /// The peer cannot take the new identity's type of credential.
+    #[error("the peer does not support the identity's type of credential")]
+    CredentialType,
     /// The new identity has the peer's key.
     #[error("the identity's key is the peer's")]
     PeersKey,

@@ -236,20 +236,6 @@ impl Claim {
         }
     }
 
-    /// It is this identity's.
-    fn is_of(&self, identity: &Identity) -> bool {
-        let is_credential = match (&self.credential, identity.certificates()) {
-            (ClaimedCredential::Basic(name), None) => name == identity.name().as_bytes(),
-            (ClaimedCredential::X509(claimed), Some(own)) => {
-                decode_certificates(own).is_ok_and(|own| own == *claimed)
-            }
-            _ => false,
-        };
-        is_credential
-            && self.scheme == identity.public_key().scheme()
-            && self.signature_key == identity.public_key().as_bytes()
-    }
-
     /// The same identity at both ends means a reflected message or a misconfiguration; MLS forbids
     /// one signature key at two leaves.
     fn differs_from(&self, identity: &Identity) -> Result<(), Error> {

@@ -2,12 +2,12 @@
 //! pending, and to tell what a commit is before it is processed.
 
 use openmls::prelude::{
-    ContentType, GroupId, MlsGroup, MlsMessageBodyIn, MlsMessageIn, ProtocolMessage,
-    tls_codec::DeserializeBytes as _,
+    ContentType, CredentialWithKey, GroupId, MlsGroup, MlsMessageBodyIn, MlsMessageIn,
+    ProtocolMessage, tls_codec::DeserializeBytes as _,
 };
 use zeroize::Zeroizing;
 
-use super::{Claim, EpochSecrets, Group, Provider, storage::Storage};
+use super::{EpochSecrets, Group, Provider, credential, storage::Storage};
 use crate::{
     auth::Role,
     crypto::{CipherSuite, CryptoProvider},
@@ -61,9 +61,9 @@ impl Group {
     ) -> Option<Result<Self, SessionError>> {
         let storage = Storage::restore(snapshot).ok()?;
         let mls = MlsGroup::load(&storage, &GroupId::from_slice(id)).ok()??;
-        let own = Claim::of_leaf(mls.own_leaf_node()?, suite).ok()?;
+        let own = CredentialWithKey::from(mls.own_leaf_node()?);
         let next = match mls.pending_commit() {
-            Some(commit) => Some(Claim::of_leaf(commit.update_path_leaf_node()?, suite).ok()?),
+            Some(commit) => Some(CredentialWithKey::from(commit.update_path_leaf_node()?)),
             None => None,
         };
         let fits = mls.ciphersuite() == super::ciphersuite(suite)
@@ -75,8 +75,13 @@ impl Group {
         if !fits {
             return None;
         }
-        let find = |claim: &Claim| {
-            let identity = identities.iter().find(|identity| claim.is_of(identity));
+        // A certificate may have been renewed since, with the same key.
+        let find = |leaf: &CredentialWithKey| {
+            let key = leaf.signature_key.as_slice();
+            let same = identities.iter().find(|identity| credential(identity) == *leaf);
+            let identity = same.or_else(|| {
+                identities.iter().find(|identity| identity.public_key().as_bytes() == key)
+            });
             identity.cloned().ok_or(SessionError::Configuration("its identity"))
         };
         let next_identity = next.filter(|next| *next != own).map(|next| find(&next)).transpose();

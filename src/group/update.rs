@@ -6,7 +6,9 @@ use openmls::prelude::{
 };
 use openmls_traits::signatures::Signer as _;
 
-use super::{Claim, Group, ciphersuite, credential, signer};
+use super::{
+    Claim, Group, check_credential_types, ciphersuite, credential, credential_type, signer,
+};
 use crate::{
     auth::Authenticated,
     error::{ApiMisuse, CryptoError, Error, InvalidMessage, PeerMisbehaved},
@@ -97,9 +99,12 @@ impl Group {
         if scheme != ciphersuite(self.suite).signature_algorithm() {
             return Err(ApiMisuse::SignatureScheme.into());
         }
-        if self.peer_claim()?.differs_from(next).is_err() {
+        let peer = self.peer_leaf()?;
+        if peer.signature_key().as_slice() == next.public_key().as_bytes() {
             return Err(ApiMisuse::PeersKey.into());
         }
+        check_credential_types(peer, [credential_type(next)])
+            .map_err(|_| ApiMisuse::CredentialType)?;
         Ok(())
     }
 

@@ -79,7 +79,9 @@ impl Sessions {
     pub(crate) fn add_identity(&self, identity: &Identity) {
         let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = identities.iter().any(|known| {
-            (known.name(), known.public_key()) == (identity.name(), identity.public_key())
+            known.name() == identity.name()
+                && known.public_key() == identity.public_key()
+                && known.certificates() == identity.certificates()
         });
         if !is_known {
             identities.push(identity.clone());

@@ -125,10 +125,17 @@ impl ClientHello {
         ids.filter_map(|id| CipherSuite::from_id(*id))
     }
 
-    /// Who it says it is, if that is in a basic credential. `None` if it resumes.
+    /// Who it says it is. `None` if it resumes, or if the credential or the suite is none that this
+    /// build knows.
     pub fn presented_identity(&self) -> Option<PresentedIdentity<'_>> {
         let hello = self.presented.as_ref()?;
-        Some(PresentedIdentity::new(hello.basic_identity.as_deref()?, &hello.signature_key))
+        let scheme = CipherSuite::from_id(hello.cipher_suite)?.signature_scheme();
+        let presented = match (&hello.basic_identity, &hello.certificates) {
+            (Some(name), _) => PresentedIdentity::new(name, &hello.signature_key),
+            (None, Some(chain)) => PresentedIdentity::x509(chain, &hello.signature_key),
+            (None, None) => return None,
+        };
+        Some(presented.with_signature_scheme(scheme))
     }
 
     /// The session that it wants to resume (2P-14). Then this is all that can be seen: choose the

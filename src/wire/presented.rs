@@ -5,7 +5,10 @@ use std::fmt;
 
 use tls_codec::{DeserializeBytes as _, TlsDeserializeBytes, TlsSize};
 
-use super::parameters::{InitiatorParameters, TRANSPORT_PARAMETERS};
+use super::{
+    certificates::decode_certificates,
+    parameters::{InitiatorParameters, TRANSPORT_PARAMETERS},
+};
 use crate::error::{Error, InvalidMessage, PeerMisbehaved};
 
 const MALFORMED: InvalidMessage = InvalidMessage::Malformed("KeyPackage");
@@ -16,14 +19,19 @@ const KEY_PACKAGE: u16 = 5;
 /// The leaf node source key_package.
 const OF_KEY_PACKAGE: u8 = 1;
 
-/// The credential type basic.
+/// Types of credential.
 const BASIC: u16 = 1;
+const X509: u16 = 2;
 
 /// The parts of a KeyPackage that say who sends it and what it wants.
 #[derive(Clone)]
 pub(crate) struct PresentedKeyPackage {
     /// The identity in a basic credential.
     pub(crate) basic_identity: Option<Vec<u8>>,
+    /// The certificates in an X.509 credential.
+    pub(crate) certificates: Option<Vec<Vec<u8>>>,
+    /// The number of its suite.
+    pub(crate) cipher_suite: u16,
     pub(crate) signature_key: Vec<u8>,
     pub(crate) parameters: InitiatorParameters,
 }
@@ -35,7 +43,7 @@ struct Head {
     message_version: u16,
     wire_format: u16,
     version: u16,
-    _cipher_suite: u16,
+    cipher_suite: u16,
     _init_key: Vec<u8>,
     _encryption_key: Vec<u8>,
     signature_key: Vec<u8>,
@@ -78,6 +86,10 @@ impl PresentedKeyPackage {
             }
         }
         Ok(Self {
+            certificates: (head.credential_type == X509)
+                .then(|| decode_certificates(&head.credential).ok())
+                .flatten(),
+            cipher_suite: head.cipher_suite,
             basic_identity: (head.credential_type == BASIC).then_some(head.credential),
             signature_key: head.signature_key,
             parameters: parameters

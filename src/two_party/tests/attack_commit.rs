@@ -294,7 +294,7 @@ impl AuthenticationService for Changes {
 }
 
 /// Has `attacker` install `next` with an update that its own machine takes for one of its own.
-pub(super) fn take_over(pair: &mut Pair, attacker: Role, next: &Identity) {
+fn take_over(pair: &mut Pair, attacker: Role, next: &Identity) {
     let sent = {
         let path = pair.end(attacker).established().sender.path_mut();
         path.key_mut().sequence_number()

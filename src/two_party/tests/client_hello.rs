@@ -57,7 +57,7 @@ fn the_configuration_is_chosen_by_name() {
         assert_eq!(hello.alpn().collect::<Vec<_>>(), [b"h2", b"h1"]);
         assert_eq!(hello.cipher_suites().collect::<Vec<_>>(), ED25519_SUITES);
         let presented = hello.presented_identity().unwrap();
-        assert_eq!(presented.to_basic(), Ok(&b"client"[..]));
+        assert_eq!(presented.to_name(), Ok("client"));
         assert_eq!(presented.signature_key, identities.client.public_key().as_bytes());
         assert_eq!(hello.session_id(), None);
         let own = hosts.iter().find(|own| own.name() == hello.server_name().unwrap().as_str());

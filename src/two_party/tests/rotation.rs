@@ -7,6 +7,7 @@ use std::sync::{
 
 use super::{attack::BOTH, resumption::TestStore, schedules::Rng, *};
 use crate::{
+    SignatureScheme,
     auth::{AuthenticationRequest, Purpose},
     error::{PeerMisbehaved, SessionError},
     wire::{ContentType, TwoPartyMessage},
@@ -196,6 +197,10 @@ fn what_cannot_become_of_a_party_is_misuse() {
         let mut pair = world.connect();
         let peers = pair.end(role.peer()).connection.identity().unwrap().clone();
         assert_eq!(rotate(&mut pair, role, &peers), Err(ApiMisuse::PeersKey.into()));
+        let schemes = SignatureScheme::ALL;
+        let other = schemes.iter().find(|scheme| **scheme != peers.public_key().scheme()).unwrap();
+        let other = Identity::generate_with("other", *other).unwrap();
+        assert_eq!(rotate(&mut pair, role, &other), Err(ApiMisuse::SignatureScheme.into()));
         let next = identity("a");
         rotate(&mut pair, role, &next).unwrap();
         let again = rotate(&mut pair, role, &identity("b"));
