@@ -286,7 +286,7 @@ impl Accepted {
     }
 
     /// Refuses to resume, and waits for a ClientHello on the same stream, which an initiator sends then
-    /// unless it insists on that session. Up to eight messages are looked at in all.
+    /// unless it insists on that session. Up to sixteen messages are looked at in all.
     ///
     /// # Errors
     ///

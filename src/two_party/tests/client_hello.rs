@@ -152,7 +152,7 @@ fn requests_cannot_be_declined_for_ever() {
             Err(error) => break assert_eq!(error, SessionError::Unknown.into()),
         }
     }
-    assert_eq!(declined, 8);
+    assert_eq!(declined, crate::two_party::handshake::MAX_HELLOS);
     // A ClientHello is no request to resume.
     let mut initiator = dial(world.identities.client(), SERVER_NAME, now);
     let accepted = accept(&mut Acceptor::new(Limits::default(), now), &mut initiator, now);
