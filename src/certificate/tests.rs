@@ -219,7 +219,7 @@ fn the_common_name_counts_without_the_extension_alone() {
 #[test]
 fn a_certificate_certifies_its_key_alone() {
     let root = Authority::root("root");
-    let keys: Vec<_> = SignatureScheme::ALL
+    let keys: Vec<_> = SignatureScheme::ALL[..2]
         .iter()
         .flat_map(|scheme| [(); 2].map(|()| Identity::generate_with("key", *scheme).unwrap()))
         .collect();

@@ -82,7 +82,7 @@ fn certified_parties_know_each_others_names() {
 #[test]
 fn certificates_for_keys_on_p256_lead_to_a_channel() {
     let scheme = SignatureScheme::ECDSA_SECP256R1_SHA256;
-    for scheme_of_root in SignatureScheme::ALL {
+    for scheme_of_root in &SignatureScheme::ALL[..2] {
         let root = Authority::root_with("root", *scheme_of_root);
         let identify = |name: &str| {
             let key = Identity::generate_with("key", scheme).unwrap();
