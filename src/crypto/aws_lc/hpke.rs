@@ -89,14 +89,17 @@ pub(super) fn export_as_receiver(
 
 /// DeriveKeyPair (RFC 9180, section 7.1.3).
 pub(super) fn derive_key_pair(config: &HpkeConfig, ikm: &[u8]) -> Result<HpkeKeyPair, CryptoError> {
-    let kem = match Kem::new(config.0)? {
-        Kem::Dh(kem) => kem,
+    match Kem::new(config.0)? {
+        Kem::Dh(kem) => derive_dh_key_pair(kem, ikm),
         #[cfg(feature = "post-quantum")]
         Kem::PostQuantum(kem) => {
             let (seed, public) = kem.derive_key_pair(ikm)?;
-            return Ok(HpkeKeyPair { private: seed.as_slice().into(), public });
+            Ok(HpkeKeyPair { private: seed.as_slice().into(), public })
         }
-    };
+    }
+}
+
+fn derive_dh_key_pair(kem: DhKem, ikm: &[u8]) -> Result<HpkeKeyPair, CryptoError> {
     let suite_id = kem.suite_id();
     let dkp_prk = labeled_extract(KEM_HASH, &suite_id, b"", b"dkp_prk", ikm)?;
     let mut sk = Zeroizing::new([0; PRIVATE_KEY_LEN]);
