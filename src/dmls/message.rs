@@ -19,10 +19,10 @@ use crate::{
 pub(super) const BULK_FROM: usize = 4096;
 
 /// Messages in one frame at most. Empty ones cost a byte on the wire and much more in memory.
-pub(super) const MAX_BATCH: usize = 1024;
+pub(crate) const MAX_BATCH: usize = 1024;
 
 /// What the length in front of a message takes at most.
-pub(super) const LENGTH_LEN: usize = 4;
+pub(crate) const LENGTH_LEN: usize = 4;
 
 /// Each key is used once.
 const NONCE: [u8; 12] = [0; 12];

@@ -52,8 +52,6 @@ use std::{
 
 use bytes::Bytes;
 
-#[cfg(feature = "tokio")]
-pub(crate) use self::places::{owner_of_key_packages, place_of};
 pub use self::{
     event::DmlsEvent,
     init::DmlsInvitation,
@@ -62,6 +60,11 @@ pub use self::{
 };
 use self::{
     message::Bulk, outbox::Outbox, peer::Peer, psk::Epochs, store::Stored, universe::Roster,
+};
+#[cfg(feature = "tokio")]
+pub(crate) use self::{
+    message::{LENGTH_LEN, MAX_BATCH},
+    places::{owner_of_key_packages, place_of},
 };
 use crate::{
     auth::PeerIdentity,
@@ -190,8 +193,7 @@ impl DmlsSession {
     /// As [`DmlsSession::protect`]. If a message is too long, none is sent.
     pub fn protect_all(&mut self, now: Time, messages: &[&[u8]]) -> Result<(), Error> {
         self.alive()?;
-        // Header, signature, tags and lengths take less.
-        let limit = self.policy.max_frame_size - 1024;
+        let limit = self.max_content();
         if messages.iter().any(|message| message.len() > limit) {
             return Err(ApiMisuse::MessageTooLong.into());
         }
@@ -339,6 +341,12 @@ impl DmlsSession {
     /// Group. 0: none.
     pub fn acknowledged(&self, member: MemberIndex) -> u64 {
         self.peers.get(&member.0).map_or(0, |peer| peer.acknowledged(self.roster.me))
+    }
+
+    /// Bytes of messages, with their lengths, that fit into a frame.
+    pub(crate) fn max_content(&self) -> usize {
+        // Header, signature, tags and lengths take less.
+        self.policy.max_frame_size - 1024
     }
 
     fn group_of(&self, member: u16) -> Option<&SendGroup> {

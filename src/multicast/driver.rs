@@ -18,6 +18,7 @@ use super::{
     legs::{LegId, LegState},
     options::{LegEnd, LegPeer, MulticastEvent, MulticastOptions, SlowLeg},
     queue::{Gauge, QueueReader},
+    sends::{Next, Sends},
     task::LegTask,
 };
 use crate::{
@@ -101,7 +102,7 @@ pub(crate) struct Driver {
     /// A leg has written all that it had.
     pub(super) drained: Arc<Notify>,
     inbound: mpsc::UnboundedReceiver<FromLeg>,
-    sends: mpsc::UnboundedReceiver<Send>,
+    sends: Sends,
     send_gauge: Arc<Gauge>,
     controls: mpsc::UnboundedReceiver<Control>,
     events: mpsc::UnboundedSender<Result<MulticastEvent, Error>>,
@@ -133,6 +134,7 @@ impl Driver {
             events: event_receiver,
             event_gauge: Arc::clone(&event_gauge),
         };
+        let sends = Sends::new(sends, session.max_content());
         let driver = Self {
             session,
             options,
@@ -193,8 +195,8 @@ impl Driver {
                     Some(control) => self.handle_control(control),
                     None => controls_open = false,
                 },
-                send = self.sends.recv(), if sends_open && !blocked => match send {
-                    Some(send) => self.handle_send(send),
+                next = self.sends.next(), if sends_open && !blocked => match next {
+                    Some(next) => self.handle_send(next),
                     None => sends_open = false,
                 },
                 Some(from) = self.inbound.recv(), if !unread => self.handle_leg(from),
@@ -259,20 +261,23 @@ impl Driver {
         }
     }
 
-    fn handle_send(&mut self, send: Send) {
-        match send {
-            Send::Message { data, outcome } => {
+    fn handle_send(&mut self, next: Next) {
+        match next {
+            Next::Messages(messages) => {
+                let data: Vec<&[u8]> = messages.iter().map(|(data, _)| &data[..]).collect();
                 let result = if self.leaving.is_some() {
                     Err(ApiMisuse::Closed.into())
                 } else if self.options.slow_leg == SlowLeg::Error && self.has_slow_leg() {
                     Err(ApiMisuse::SlowLeg.into())
                 } else {
-                    self.session.protect(now(), &data)
+                    self.session.protect_all(now(), &data)
                 };
-                self.send_gauge.release(data.len() + EVENT_COST);
-                outcome.tell(result);
+                for (data, outcome) in messages {
+                    self.send_gauge.release(data.len() + EVENT_COST);
+                    outcome.tell(result.clone());
+                }
             }
-            Send::Flush(done) => {
+            Next::Flush(done) => {
                 let _ = done.send(());
             }
         }

@@ -167,6 +167,9 @@ impl MulticastSender {
     /// Protects a message and puts it into the queues of all legs. Members without a leg get it when
     /// they have one.
     ///
+    /// Messages that wait together, from several tasks or out of the sink, go into one frame under one
+    /// signature; none waits for others.
+    ///
     /// Dropping the future at the first `await` sends nothing; later the message is sent all the same.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod options;
 mod queue;
 mod relay;
 mod ring;
+mod sends;
 mod sink;
 mod task;
 

@@ -69,6 +69,40 @@ async fn a_message_is_protected_once_for_all_legs() {
 
 // MC-01
 #[tokio::test]
+async fn messages_that_wait_together_go_into_one_frame() {
+    let mut members = members(3, MulticastOptions::default());
+    link(&members, 0, 1);
+    let (near, mut end) = tokio::io::duplex(1 << 20);
+    members[0].add_leg(index(2), near).unwrap();
+    end.write_all(&crate::hostile::hello(b"universe", 2, &[])).await.unwrap();
+    while leg_up(&mut members[0]).await != LegPeer::Member(index(2)) {}
+    for number in 0..100 {
+        members[0].feed(Bytes::from(vec![number; 10])).await.unwrap();
+    }
+    SinkExt::<Bytes>::flush(&mut members[0]).await.unwrap();
+    let received = messages(&mut members[1], 0, 100).await;
+    assert!((0..).zip(received).all(|(number, received)| received == [number; 10]));
+    members[0].send("alone").await.unwrap();
+    assert_eq!(message(&mut members[1]).await, (0, b"alone".to_vec()));
+    let leave = tokio::spawn(members.remove(0).leave());
+    let mut records = Vec::new();
+    end.read_to_end(&mut records).await.unwrap();
+    drop(end);
+    leave.await.unwrap();
+    let mut rest = &records[..];
+    let mut frames = 0;
+    while !rest.is_empty() {
+        let (record, behind) =
+            rest.split_at(5 + usize::from(u16::from_be_bytes([rest[3], rest[4]])));
+        // A frame, and the envelope of a message.
+        frames += usize::from(record.len() > 13 && [record[5], record[13]] == [33, 6]);
+        rest = behind;
+    }
+    assert_eq!(frames, 2);
+}
+
+// MC-01
+#[tokio::test]
 async fn it_is_a_sink_and_a_stream_and_can_be_split() {
     let mut members = members(2, MulticastOptions::default());
     mesh(&members);
