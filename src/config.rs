@@ -282,7 +282,7 @@ impl<I> ConfigBuilder<I, WantsAuthenticationService> {
 
 impl<I, A> ConfigBuilder<I, A> {
     /// Another identity of this party, with a key of another
-    /// [`SignatureScheme`](crate::SignatureScheme): a server that has one can serve peers of both
+    /// [`SignatureScheme`]: a server that has one can serve peers of both
     /// schemes, and a client has one more suite to offer. Distributed MLS does not use it.
     ///
     /// The suite decides which identity a peer sees, and the peer has to believe that one: if it
@@ -300,7 +300,7 @@ impl<I, A> ConfigBuilder<I, A> {
 
     /// The cipher suites that may be used, best first. An initiator offers the first; a responder
     /// allows all. Default: those of [`CipherSuite::ALL`] that the provider has, and that need a key
-    /// of the identity's [`SignatureScheme`](crate::SignatureScheme); then, for each
+    /// of the identity's [`SignatureScheme`]; then, for each
     /// [additional identity](Self::additional_identity), those of its scheme.
     pub fn cipher_suites(mut self, suites: impl Into<Vec<CipherSuite>>) -> Self {
         self.cipher_suites = Some(suites.into());
