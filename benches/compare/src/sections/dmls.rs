@@ -16,9 +16,11 @@ use crate::{
     support::{AES, Result},
 };
 
+pub(super) const UNIVERSE_ID: &str = "universe";
+
 /// The members, and the bytes that they have sent since somebody asked.
-struct Universe {
-    sessions: Vec<DmlsSession>,
+pub(super) struct Universe {
+    pub(super) sessions: Vec<DmlsSession>,
     now: Time,
     bytes: usize,
 }
@@ -123,7 +125,7 @@ fn configs(members: usize) -> Result<Vec<Arc<Config>>> {
 
 impl Universe {
     /// The sessions of `count` of the members.
-    fn new(members: usize, count: usize) -> Result<Self> {
+    pub(super) fn new(members: usize, count: usize) -> Result<Self> {
         let now = Time::now();
         let configs = configs(members)?;
         let packages = configs.iter().map(|config| DmlsKeyPackages::new(config, now));
@@ -132,7 +134,7 @@ impl Universe {
             key_packages: packages.frame().clone(),
             send_group_id: place.to_be_bytes().to_vec(),
         });
-        let universe = DmlsUniverse::new("universe", listed.collect());
+        let universe = DmlsUniverse::new(UNIVERSE_ID, listed.collect());
         let sessions = configs.into_iter().zip(packages).take(count).map(|(config, packages)| {
             DmlsSession::create(config, DmlsPolicy::manual(), &universe, packages, now)
         });

@@ -3,6 +3,7 @@
 mod dmls;
 mod handshake;
 mod memory;
+mod multicast;
 mod pause;
 mod post_quantum;
 mod rekey;
@@ -34,6 +35,7 @@ pub(crate) const SECTIONS: &[(&str, Section)] = &[
     ("bulk-while-rekeying", traffic::bulk_while_rekeying),
     ("pause", pause::pause_of_a_stream),
     ("dmls", dmls::dmls),
+    ("multicast", multicast::multicast),
     ("memory", memory::idle_connections),
 ];
 
