@@ -481,7 +481,7 @@ fn rekey_throughput_measures_each_direction() {
 fn rekey_throughput_says_what_is_wrong_with_its_arguments() {
     let cases: [(&[&str], &str); 5] = [
         (&["--connections", "0"], "0 is not in 1..=10000"),
-        (&["--suite", "0x0002"], "the suites are 0x0001 MLS_128_"),
+        (&["--suite", "0x0004"], "the suites are 0x0001 MLS_128_"),
         (&["--duration", "0"], "write seconds"),
         (&["--payload", "much"], "write a size like"),
         (&["--csv", "missing/file"], "missing/file: "),
