@@ -27,7 +27,8 @@ pub struct RelayOptions {
     /// Members with higher numbers are refused. Default: 1024, what a universe has at most. For each
     /// one that has come, `kept_bytes` and a few queues are held.
     pub max_members: u16,
-    /// Bytes of frames of one member that are kept for others who come back; one frame more may.
+    /// Bytes of frames of one member that are kept for others who come back, and 128 for each of them;
+    /// one frame more may.
     /// Default: 4 MiB. What is no longer kept, members ask each other for.
     pub kept_bytes: usize,
     /// Bytes that wait for one leg; one frame more may. Default: 1 MiB.
@@ -94,7 +95,7 @@ impl Relay {
         self.serve_expected(Some(member.0), io).await
     }
 
-    /// How many bytes of frames are kept.
+    /// How many bytes of frames are kept, with 128 for each of them.
     pub fn kept_bytes(&self) -> usize {
         self.lock().kept_bytes()
     }

@@ -1,10 +1,10 @@
 //! What a relay keeps, and whom it sends what. No IO.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{leg::encode_frame, queue::QueueWriter, relay::RelayOptions};
+use super::{driver::FRAME_COST, leg::encode_frame, queue::QueueWriter, relay::RelayOptions};
 use crate::{
     dmls::place_of,
     error::{Error, PeerMisbehaved},
@@ -38,8 +38,10 @@ struct Kept {
 /// What is kept of one member: the newest of what it sent.
 #[derive(Default)]
 struct Origin {
-    arrivals: VecDeque<Arrival>,
+    arrivals: BTreeSet<Arrival>,
     places: BTreeMap<u64, Arrival>,
+    /// Frames to one member, by that and their type: the newest of each is kept.
+    to_one: BTreeMap<(u16, u8), Arrival>,
     bytes: usize,
 }
 
@@ -180,22 +182,21 @@ impl State {
             if known.is_some_and(|known| known.records == kept.records) {
                 return false;
             }
-        } else {
-            let same = |known: &Kept| {
-                (known.destination, known.message_type) == (kept.destination, kept.message_type)
-            };
-            self.forget(kept.origin, |known| known.place.is_none() && same(known));
+        } else if let Some(&older) = origin.to_one.get(&kept.kind())
+            && let Some(kept) = self.kept.remove(&older)
+        {
+            origin.drop(older, &kept);
         }
-        let origin = self.origins.entry(kept.origin).or_default();
-        origin.arrivals.push_back(arrival);
-        origin.bytes += kept.records.len();
-        if let Some(place) = kept.place {
-            origin.places.insert(place, arrival);
-        }
+        origin.arrivals.insert(arrival);
+        origin.bytes += kept.cost();
+        match kept.place {
+            Some(place) => origin.places.insert(place, arrival),
+            None => origin.to_one.insert(kept.kind(), arrival),
+        };
         let copy = Kept { records: kept.records.clone(), ..*kept };
         self.kept.insert(arrival, copy);
         while origin.bytes > self.options.kept_bytes && origin.arrivals.len() > 1 {
-            let Some(oldest) = origin.arrivals.pop_front() else { break };
+            let Some(&oldest) = origin.arrivals.first() else { break };
             if let Some(kept) = self.kept.remove(&oldest) {
                 origin.drop(oldest, &kept);
             }
@@ -206,12 +207,10 @@ impl State {
     /// Keeps no longer what `is_unwanted` of a member.
     fn forget(&mut self, member: u16, is_unwanted: impl Fn(&Kept) -> bool) {
         let Some(origin) = self.origins.get_mut(&member) else { return };
-        let arrivals = std::mem::take(&mut origin.arrivals);
-        for arrival in arrivals {
-            let Some(kept) = self.kept.get(&arrival) else { continue };
-            if !is_unwanted(kept) {
-                origin.arrivals.push_back(arrival);
-            } else if let Some(kept) = self.kept.remove(&arrival) {
+        for arrival in origin.arrivals.clone() {
+            if self.kept.get(&arrival).is_some_and(&is_unwanted)
+                && let Some(kept) = self.kept.remove(&arrival)
+            {
                 origin.drop(arrival, &kept);
             }
         }
@@ -220,16 +219,30 @@ impl State {
 
 impl Origin {
     fn drop(&mut self, arrival: Arrival, kept: &Kept) {
-        self.bytes -= kept.records.len();
-        if let Some(place) = kept.place
-            && self.places.get(&place) == Some(&arrival)
-        {
-            self.places.remove(&place);
+        self.arrivals.remove(&arrival);
+        self.bytes -= kept.cost();
+        match kept.place {
+            Some(place) if self.places.get(&place) == Some(&arrival) => {
+                self.places.remove(&place);
+            }
+            None => {
+                self.to_one.remove(&kept.kind());
+            }
+            Some(_) => {}
         }
     }
 }
 
 impl Kept {
+    /// What it takes of `kept_bytes`: a short frame takes more than its bytes.
+    fn cost(&self) -> usize {
+        FRAME_COST + self.records.len()
+    }
+
+    fn kind(&self) -> (u16, u8) {
+        (self.destination, self.message_type)
+    }
+
     /// A Resend is asked again, and what it is answered with is kept as it was sent first.
     fn is_worth_keeping(&self) -> bool {
         match self.destination {
@@ -259,7 +272,7 @@ mod tests {
         wire::{Frame, FrameHeader, Opaque},
     };
 
-    const KEPT: usize = 5000;
+    const KEPT: usize = 5500;
 
     fn state() -> State {
         State::new(RelayOptions { kept_bytes: KEPT, ..RelayOptions::default() })
@@ -312,6 +325,30 @@ mod tests {
             }
         }
         frames
+    }
+
+    // MC-05, CH-10: short frames take more memory than their bytes.
+    #[test]
+    fn a_flood_of_short_frames_is_bounded() {
+        let mut state = state();
+        let (near, _queue) = join(&mut state, 0, b"universe", 0);
+        for place in 1..=1000 {
+            send(&mut state, near, 0, &message(place, 64)).unwrap();
+        }
+        let held = |state: &State| -> usize {
+            state.kept.values().map(|kept| FRAME_COST + kept.records.len()).sum()
+        };
+        assert!(held(&state) <= KEPT, "{} frames", state.kept.len());
+        // Of frames to one member the newest is there, and nothing is left of the others.
+        for length in 0..1000 {
+            let body = vec![0; length % 7];
+            let frame = Frame::new(DmlsMessageType::LeafUpdate, &body).unwrap().encoded().clone();
+            state.copy(near, &LegFrame { origin: 0, destination: 1, frame }).unwrap();
+        }
+        let to_one = || state.kept.values().filter(|kept| kept.place.is_none());
+        assert_eq!(to_one().count(), 1);
+        assert_eq!(state.origins[&0].arrivals.len(), state.kept.len());
+        assert_eq!(state.kept_bytes(), held(&state));
     }
 
     // MC-05
