@@ -293,13 +293,23 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
+/// The text of a file that says whom to believe. Whoever can write it decides that.
+pub(crate) fn read_trusted_file(path: &Path) -> Result<String, ConfigError> {
+    let mut file = File::open(path).map_err(|error| file_error(path, error))?;
+    check_trusted_file(&file, path)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|error| file_error(path, error))?;
+    Ok(text)
+}
+
+/// Refuses a file that says whom to believe if others can write it, on Unix.
+pub(crate) fn check_trusted_file(file: &File, path: &Path) -> Result<(), ConfigError> {
+    let reason = "group or others can write the file; make it 0644 or stricter";
+    check_mode(file, path, 0o022, reason)
+}
+
 /// Refuses an open file if one of the `forbidden` bits is set in its mode, on Unix.
-pub(crate) fn check_mode(
-    file: &File,
-    path: &Path,
-    forbidden: u32,
-    reason: &str,
-) -> Result<(), ConfigError> {
+fn check_mode(file: &File, path: &Path, forbidden: u32, reason: &str) -> Result<(), ConfigError> {
     #[cfg(unix)]
     {
         let metadata = file.metadata().map_err(|error| file_error(path, error))?;

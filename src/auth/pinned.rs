@@ -3,8 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    fs::File,
-    io::Read,
     path::Path,
     str::FromStr,
 };
@@ -83,11 +81,7 @@ impl PinnedKeys {
     /// parse; then the reason names the line.
     pub fn read_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let mut text = String::new();
-        let mut file = File::open(path).map_err(|error| identity::file_error(path, error))?;
-        let reason = "group or others can write the file; make it 0644 or stricter";
-        identity::check_mode(&file, path, 0o022, reason)?;
-        file.read_to_string(&mut text).map_err(|error| identity::file_error(path, error))?;
+        let text = identity::read_trusted_file(path)?;
         Ok(text.parse::<Self>().map_err(|error| identity::file_error(path, error))?)
     }
 

@@ -33,7 +33,7 @@ use crate::{
 /// ```
 /// # use std::sync::Arc;
 /// # use bytes::BytesMut;
-/// # use mls_channel::{Acceptor, Config, Connection, Event, Identity, Limits, PinnedKeys, ServerName, Time};
+/// # use mls_channel::{Acceptor, Config, Connection, Error, Event, Identity, Limits, PinnedKeys, ServerName, Time};
 /// # fn main() -> Result<(), mls_channel::Error> {
 /// # let client = Identity::generate("client")?;
 /// # let server = Identity::generate("b.example")?;
@@ -49,7 +49,7 @@ use crate::{
 /// let name = accepted.client_hello().server_name().map(|name| name.as_str());
 /// let config = match name {
 ///     Some("b.example") => config(&server, &client)?,
-///     _ => unimplemented!("somebody else's"),
+///     _ => return Err(Error::Truncated), // hang up
 /// };
 /// let mut b = accepted.into_connection(config, now, &mut answer)?;
 /// # assert_eq!(a.handle_input(now, &mut answer, &mut wire)?, Some(Event::HandshakeComplete));

@@ -100,8 +100,7 @@ impl KnownFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), None)),
             Err(cause) => return Err(error(cause)),
         };
-        let reason = "group or others can write the file; make it 0644 or stricter";
-        identity::check_mode(&file, &self.path, 0o022, reason)?;
+        identity::check_trusted_file(&file, &self.path)?;
         let mut content = Vec::new();
         (&file).take(MAX_LEN as u64 + 1).read_to_end(&mut content).map_err(error)?;
         if content.len() > MAX_LEN {

@@ -1,6 +1,6 @@
 //! Roots, revocation lists and settings.
 
-use std::{fmt, fs::File, io::Read, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use rustls_pki_types::{
     CertificateDer, CertificateRevocationListDer, TrustAnchor,
@@ -65,7 +65,7 @@ impl WebPkiVerifierBuilder {
     /// [`ConfigError::File`] if the file cannot be read or can be written by others, otherwise as
     /// [`WebPkiVerifierBuilder::roots_pem`].
     pub fn roots_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        self.roots_pem(&read_file(path.as_ref())?)
+        self.roots_pem(&identity::read_trusted_file(path.as_ref())?)
     }
 
     /// Believes the authority with this certificate in DER.
@@ -127,7 +127,7 @@ impl WebPkiVerifierBuilder {
     /// [`ConfigError::File`] if the file cannot be read or can be written by others, otherwise as
     /// [`WebPkiVerifierBuilder::revocation_lists_pem`].
     pub fn revocation_lists_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        self.revocation_lists_pem(&read_file(path.as_ref())?)
+        self.revocation_lists_pem(&identity::read_trusted_file(path.as_ref())?)
     }
 
     /// Holds certificates against this revocation list in DER. Its signature is verified when a
@@ -244,13 +244,4 @@ fn sections<T: PemObject>(pem: &[u8], kind: &str) -> Result<Vec<T>, ConfigError>
         Ok(_) => Err(ConfigError::Certificate(format!("there is no {kind} in the PEM"))),
         Err(error) => Err(ConfigError::Certificate(format!("not a PEM: {error}"))),
     }
-}
-
-fn read_file(path: &Path) -> Result<String, ConfigError> {
-    let mut text = String::new();
-    let mut file = File::open(path).map_err(|error| identity::file_error(path, error))?;
-    let reason = "group or others can write the file; make it 0644 or stricter";
-    identity::check_mode(&file, path, 0o022, reason)?;
-    file.read_to_string(&mut text).map_err(|error| identity::file_error(path, error))?;
-    Ok(text)
 }
