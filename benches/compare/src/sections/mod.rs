@@ -24,6 +24,7 @@ type Section = fn(Effort, &mut Report) -> Result<()>;
 /// The sections by name, in the order in which they are measured.
 pub(crate) const SECTIONS: &[(&str, Section)] = &[
     ("bulk", traffic::bulk_over_tcp),
+    ("bulk-on-many", traffic::bulk_on_many),
     ("round-trip", traffic::round_trips),
     ("handshake", handshake::handshake_and_rekey),
     ("post-quantum", post_quantum::hybrid_handshake),

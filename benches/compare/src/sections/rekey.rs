@@ -4,15 +4,19 @@ use std::path::PathBuf;
 
 use mls_channel::{MemoryStore, RedbStore, error::StoreError};
 use tempfile::tempdir;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
-use super::{manual_configs, one_thread, warm_up};
+use super::{manual_configs, one_thread, timed_repetitions, warm_up};
 use crate::{
     measure::{Cost, Effort, Samples, Stopwatch},
     report::{Goal, Report},
     stock::{self, RatchetTree},
-    support::{Configs, Result, traffic::tcp_pair},
+    support::{Configs, Pair, Result, traffic::tcp_pair},
 };
+
+/// Bytes on the wire of a commit, and of the two short messages that follow it.
+const COMMIT: usize = 543;
+const EPOCH_KEY_UPDATE: usize = 34;
 
 /// Rekeys of one side, one after the other, with both ends on one thread.
 pub(super) fn rekeys_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
@@ -27,15 +31,23 @@ pub(super) fn rekeys_over_tcp(effort: Effort, report: &mut Report) -> Result<()>
             Ok(stopwatch.stop())
         })
     };
-    let [ours, stock, lean] = effort.alternate([
+    let [ours, stock, lean, work, messages] = effort.alternate([
         &mut || runtime.block_on(timed_rekeys(&configs, rekeys)),
         &mut || stock_run(RatchetTree::InWelcome),
         &mut || stock_run(RatchetTree::Apart),
+        &mut || {
+            let mut pair = Pair::establish(&configs)?;
+            timed_repetitions(rekeys, || pair.update_groups())
+        },
+        &mut || runtime.block_on(timed_messages(rekeys)),
     ])?;
-    let rate = |samples: &Samples| rekeys as f64 / samples.wall();
-    let (ours, stock, lean) = (rate(&ours), rate(&stock), rate(&lean));
+    let rate = |seconds: f64| rekeys as f64 / seconds;
+    let floor = rate(work.wall() + messages.wall());
+    let [ours, stock, lean] = [ours, stock, lean].map(|samples: Samples| rate(samples.wall()));
     report.add("rekeys over TCP / stock OpenMLS", "1/s", ours, stock, Goal::AtLeast(2.2));
-    report.add("rekeys over TCP / the same without GroupInfo", "1/s", ours, lean, Goal::None);
+    let mut add = |name, ours, peer| report.add(name, "1/s", ours, peer, Goal::None);
+    add("rekeys over TCP / the same without GroupInfo", ours, lean);
+    add("rekeys over TCP: MLS work and bare messages / stock OpenMLS", floor, stock);
     Ok(())
 }
 
@@ -72,6 +84,31 @@ pub(super) fn stores(effort: Effort, report: &mut Report) -> Result<()> {
         report.add(format!("rekeys over TCP, {name} / no store"), "1/s", rate, none, Goal::None);
     }
     Ok(())
+}
+
+/// The messages of rekeys, of the right sizes and with nothing in them.
+async fn timed_messages(rekeys: usize) -> Result<Cost> {
+    let (near, far) = tcp_pair().await?;
+    let (mut near, mut far) = (BufReader::new(near), BufReader::new(far));
+    let answering = tokio::spawn(async move {
+        let (mut commit, mut update) = ([0; COMMIT], [0; EPOCH_KEY_UPDATE]);
+        for _ in 0..rekeys {
+            far.read_exact(&mut commit).await?;
+            far.write_all(&update).await?;
+            far.read_exact(&mut update).await?;
+        }
+        Result::Ok(())
+    });
+    let (commit, mut update) = ([0; COMMIT], [0; EPOCH_KEY_UPDATE]);
+    let stopwatch = Stopwatch::start();
+    for _ in 0..rekeys {
+        near.write_all(&commit).await?;
+        near.read_exact(&mut update).await?;
+        near.write_all(&update).await?;
+    }
+    let cost = stopwatch.stop();
+    answering.await??;
+    Ok(cost)
 }
 
 async fn timed_rekeys(configs: &Configs, rekeys: usize) -> Result<Cost> {

@@ -1,5 +1,6 @@
 //! Application data: throughput and round trips.
 
+use futures::future::try_join_all;
 use mls_channel::RekeyPolicy;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -24,6 +25,8 @@ const RECORD: usize = 16 * KIB;
 const OVERHEAD: usize = 17;
 /// Bytes of a message of the round trips.
 const MESSAGE: usize = 64;
+/// Connections of `bulk_on_many`: enough to keep both processors busy.
+const CONNECTIONS: usize = 8;
 /// Application data between two updates in `bulk_while_rekeying`.
 const REKEY_EVERY: usize = 64 * MIB;
 
@@ -85,6 +88,52 @@ pub(super) fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
             report.add(format!("{name}: {floor_name}"), "s/GB", floor, cost(&tls), Goal::None);
         }
     }
+    Ok(())
+}
+
+/// Throughput of several connections together. One alone leaves the processors idle while its ends wake
+/// each other; these do not, so that what a byte costs decides.
+pub(super) fn bulk_on_many(effort: Effort, report: &mut Report) -> Result<()> {
+    let runtime = two_threads()?;
+    let configs = Configs::new(AES)?;
+    let tls_configs = tls::Configs::new()?;
+    let (write_size, total) = (64 * KIB, effort.amount(1024 * MIB));
+    let [ours, tls, plain] = effort.alternate([
+        &mut || {
+            runtime.block_on(async {
+                let mut pairs = Vec::new();
+                for _ in 0..CONNECTIONS {
+                    let (near, far) = tcp_pair().await?;
+                    pairs.push(configs.connect(near, far).await?);
+                }
+                timed_bulk_on_all(pairs, write_size, total).await
+            })
+        },
+        &mut || {
+            runtime.block_on(async {
+                let mut pairs = Vec::new();
+                for _ in 0..CONNECTIONS {
+                    let (near, far) = tcp_pair().await?;
+                    pairs.push(tls_configs.connect(near, far).await?);
+                }
+                timed_bulk_on_all(pairs, write_size, total).await
+            })
+        },
+        &mut || {
+            runtime.block_on(async {
+                let mut pairs = Vec::new();
+                for _ in 0..CONNECTIONS {
+                    pairs.push(tcp_pair().await?);
+                }
+                timed_bulk_on_all(pairs, write_size, total).await
+            })
+        },
+    ])?;
+    let gigabytes = total as f64 / 1e9;
+    let [ours, tls, plain] = [ours, tls, plain].map(|samples: Samples| gigabytes / samples.wall());
+    let name = format!("bulk on {CONNECTIONS} connections, writes of 64 KiB");
+    report.add(format!("{name} / tokio-rustls"), "GB/s", ours, tls, Goal::None);
+    report.add(format!("{name} / plain TCP"), "GB/s", ours, plain, Goal::None);
     Ok(())
 }
 
@@ -187,6 +236,26 @@ where
     let stopwatch = Stopwatch::start();
     let (_writer, reader) = bulk(writer, reader, write_size, total).await?;
     Ok((stopwatch.stop(), reader))
+}
+
+/// All pairs at once, of which each carries its part of `total`.
+async fn timed_bulk_on_all<W, R>(
+    pairs: Vec<(W, R)>,
+    write_size: usize,
+    total: usize,
+) -> Result<Cost>
+where
+    W: AsyncWrite + Unpin + Send + 'static,
+    R: AsyncRead + Unpin + Send + 'static,
+{
+    let part = (total / pairs.len()).max(1);
+    let on_all = |pairs: Vec<(W, R)>, total| {
+        try_join_all(pairs.into_iter().map(move |(near, far)| bulk(near, far, write_size, total)))
+    };
+    let pairs = on_all(pairs, warm_up(part)).await?;
+    let stopwatch = Stopwatch::start();
+    let _pairs = on_all(pairs, part).await?;
+    Ok(stopwatch.stop())
 }
 
 async fn timed_echo<A, B>(near: A, far: B, rounds: usize) -> Result<Cost>
