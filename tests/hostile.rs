@@ -38,6 +38,8 @@ struct Spoiled {
 enum How {
     /// Every write fails.
     Breaks,
+    /// The next write is taken as a whole, and every later one fails.
+    TakesOne,
     /// Nothing is ever taken, but the other end sees it.
     Watches,
 }
@@ -68,7 +70,15 @@ impl AsyncWrite for Spoiled {
         let this = self.get_mut();
         match (this.spoilt.load(Ordering::SeqCst), this.how) {
             (false, _) => Pin::new(&mut this.io).poll_write(cx, buf),
-            (true, How::Breaks) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            (true, How::TakesOne) if this.seen == 0 => {
+                let polled = Pin::new(&mut this.io).poll_write(cx, buf);
+                assert!(matches!(polled, Poll::Ready(Ok(length)) if length == buf.len()));
+                this.seen = buf.len();
+                polled
+            }
+            (true, How::Breaks | How::TakesOne) => {
+                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+            }
             (true, How::Watches) => {
                 let new = buf.get(this.seen..).unwrap_or_default();
                 if let Poll::Ready(Ok(seen)) = Pin::new(&mut this.io).poll_write(cx, new) {
@@ -114,6 +124,26 @@ async fn answers_that_nobody_takes_do_not_pile_up() {
         }
     };
     assert_eq!(Error::from_io(&error), Some(&PeerMisbehaved::TooManyUpdates.into()));
+}
+
+// CH-05: a long write is handed over while it is sealed, and what was accepted before the transport broke
+// is reported once.
+#[tokio::test]
+async fn a_transport_that_breaks_in_the_middle_of_a_write() {
+    const RECORD: usize = 16 * 1024;
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let (near, spoilt) = Spoiled::new(near, How::TakesOne);
+    let (mut writer, mut reader) = connect(&Configs::new(), near, far).await;
+    spoilt.store(true, Ordering::SeqCst);
+    let data = vec![7; 8 * RECORD];
+    assert_eq!(writer.write(&data).await.unwrap(), 4 * RECORD);
+    let error = writer.write(&data).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    drop(writer);
+    let mut received = Vec::new();
+    let error = reader.read_to_end(&mut received).await.unwrap_err();
+    assert_eq!(Error::from_io(&error), Some(&Error::Truncated));
+    assert_eq!(received, data[..2 * RECORD]);
 }
 
 // CH-05: nothing is accepted that cannot be sent any more.

@@ -19,11 +19,15 @@ use crate::{
     identity::Identity,
     time::Time,
     two_party::{Control, KeyChange, Outcome, Sender},
-    wire::{ENVELOPE_LEN, HEADER_LEN, TAG_LEN},
+    wire::{ENVELOPE_LEN, HEADER_LEN, MAX_PLAINTEXT, TAG_LEN},
 };
 
 /// An answer to an update on the wire: a record of its own.
 const ANSWER_LEN: usize = HEADER_LEN + ENVELOPE_LEN + size_of::<u64>() + 1 + TAG_LEN;
+
+/// Sealed bytes that are handed over before more are sealed: two records of full size. They are still in
+/// the processor's nearest caches when the transport copies them, and the peer opens them meanwhile.
+const PIECE_LEN: usize = 2 * (HEADER_LEN + MAX_PLAINTEXT + 1 + TAG_LEN);
 
 /// Sealed records that wait for the transport, and the machine that seals them.
 pub(super) struct WriteSide {
@@ -79,12 +83,19 @@ impl WriteSide {
             ready!(self.poll_drain(io, direction, Side::Owner, cx))?;
         }
         let mut accepted = 0;
-        for buf in bufs {
-            let room = self.limit.saturating_sub(self.out.len());
-            let length = buf.len().min(room);
-            self.sender.write(&buf[..length], &mut self.out)?;
+        let mut blocked = false;
+        for record in bufs.iter().flat_map(|buf| buf.chunks(MAX_PLAINTEXT)) {
+            if accepted > 0 && self.out.len() >= PIECE_LEN && !blocked {
+                match self.poll_drain(io, direction, Side::Owner, cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => break,
+                    Poll::Pending => blocked = true,
+                }
+            }
+            let length = record.len().min(self.limit.saturating_sub(self.out.len()));
+            self.sender.write(&record[..length], &mut self.out)?;
             accepted += length;
-            if length < buf.len() {
+            if length < record.len() {
                 break;
             }
         }

@@ -130,10 +130,14 @@ pub(super) fn bulk_on_many(effort: Effort, report: &mut Report) -> Result<()> {
         },
     ])?;
     let gigabytes = total as f64 / 1e9;
-    let [ours, tls, plain] = [ours, tls, plain].map(|samples: Samples| gigabytes / samples.wall());
+    let rate = |samples: &Samples| gigabytes / samples.wall();
+    let cost = |samples: &Samples| samples.cpu() / gigabytes;
     let name = format!("bulk on {CONNECTIONS} connections, writes of 64 KiB");
-    report.add(format!("{name} / tokio-rustls"), "GB/s", ours, tls, Goal::None);
-    report.add(format!("{name} / plain TCP"), "GB/s", ours, plain, Goal::None);
+    let processor = format!("{name}, processor / tokio-rustls");
+    let [faster, cheaper] = [Goal::AtLeast(1.25), Goal::AtMost(0.75)];
+    report.add(format!("{name} / tokio-rustls"), "GB/s", rate(&ours), rate(&tls), faster);
+    report.add(format!("{name} / plain TCP"), "GB/s", rate(&ours), rate(&plain), Goal::None);
+    report.add(processor, "s/GB", cost(&ours), cost(&tls), cheaper);
     Ok(())
 }
 
