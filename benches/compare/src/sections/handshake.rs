@@ -21,7 +21,7 @@ pub(super) fn handshake_and_rekey(effort: Effort, report: &mut Report) -> Result
         &mut || timed_repetitions(repetitions, || Pair::establish(&configs).map(drop)),
         &mut || {
             let made = configs.key_packages();
-            configs.make(&made, 2 * repetitions)?;
+            configs.make(&made, 2 * repetitions + 1)?;
             let handshake = || Pair::establish_with(&configs, &made).map(drop);
             let cost = timed_repetitions(repetitions, handshake)?;
             if made.is_empty() { Err("too few KeyPackages were made".into()) } else { Ok(cost) }

@@ -1,7 +1,7 @@
 //! Application data: throughput and round trips.
 
 use futures::future::try_join_all;
-use mls_channel::RekeyPolicy;
+use mls_channel::{MlsStream, RekeyPolicy};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{one_thread, timed_repetitions, two_threads, warm_up};
@@ -44,20 +44,20 @@ pub(super) fn bulk_over_tcp(effort: Effort, report: &mut Report) -> Result<()> {
                 runtime.block_on(async {
                     let (near, far) = tcp_pair().await?;
                     let (near, far) = configs.connect(near, far).await?;
-                    Ok(timed_bulk(near, far, write_size, total).await?.0)
+                    timed_bulk(near, far, write_size, total).await
                 })
             },
             &mut || {
                 runtime.block_on(async {
                     let (near, far) = tcp_pair().await?;
                     let (near, far) = tls_configs.connect(near, far).await?;
-                    Ok(timed_bulk(near, far, write_size, total).await?.0)
+                    timed_bulk(near, far, write_size, total).await
                 })
             },
             &mut || {
                 runtime.block_on(async {
                     let (near, far) = tcp_pair().await?;
-                    Ok(timed_bulk(near, far, write_size, total).await?.0)
+                    timed_bulk(near, far, write_size, total).await
                 })
             },
             &mut || timed_records(write_size.min(RECORD), total),
@@ -106,7 +106,7 @@ pub(super) fn bulk_on_many(effort: Effort, report: &mut Report) -> Result<()> {
                     let (near, far) = tcp_pair().await?;
                     pairs.push(configs.connect(near, far).await?);
                 }
-                timed_bulk_on_all(pairs, write_size, total).await
+                Ok(timed_bulk_on_all(pairs, write_size, total).await?.0)
             })
         },
         &mut || {
@@ -116,7 +116,7 @@ pub(super) fn bulk_on_many(effort: Effort, report: &mut Report) -> Result<()> {
                     let (near, far) = tcp_pair().await?;
                     pairs.push(tls_configs.connect(near, far).await?);
                 }
-                timed_bulk_on_all(pairs, write_size, total).await
+                Ok(timed_bulk_on_all(pairs, write_size, total).await?.0)
             })
         },
         &mut || {
@@ -125,7 +125,7 @@ pub(super) fn bulk_on_many(effort: Effort, report: &mut Report) -> Result<()> {
                 for _ in 0..CONNECTIONS {
                     pairs.push(tcp_pair().await?);
                 }
-                timed_bulk_on_all(pairs, write_size, total).await
+                Ok(timed_bulk_on_all(pairs, write_size, total).await?.0)
             })
         },
     ])?;
@@ -194,27 +194,36 @@ pub(super) fn round_trips(effort: Effort, report: &mut Report) -> Result<()> {
 pub(super) fn bulk_while_rekeying(effort: Effort, report: &mut Report) -> Result<()> {
     let runtime = two_threads()?;
     let interval = effort.amount(REKEY_EVERY);
-    let total = effort.amount(1024 * MIB);
     let manual = RekeyPolicy::manual();
     let often = Configs::with_policies(AES, manual.with_bytes(interval as u64), manual)?;
     let never = Configs::with_policies(AES, manual, manual)?;
-    let run = |configs: &Configs, rekeys| {
-        runtime.block_on(async {
-            let (near, far) = tcp_pair().await?;
-            let (near, far) = configs.connect(near, far).await?;
-            let (cost, far) = timed_bulk(near, far, 64 * KIB, total).await?;
-            // The sender's own count lags behind: in a short run the answers come after the data.
-            if rekeys != (far.statistics().peer_updates > 0) {
-                return Err("the policy was not followed".into());
-            }
-            Ok(cost)
-        })
-    };
-    let [often, never] =
-        effort.alternate([&mut || run(&often, true), &mut || run(&never, false)])?;
-    let rate = |samples: &Samples| total as f64 / 1e9 / samples.wall();
-    let name = "bulk with a rekey every 64 MiB / without";
-    report.add(name, "GB/s", rate(&often), rate(&never), Goal::AtLeast(0.97));
+    for (connections, name) in [
+        (1, "bulk with a rekey every 64 MiB / without"),
+        (CONNECTIONS, "bulk on 8 connections with a rekey every 64 MiB / without"),
+    ] {
+        let total = effort.amount(1024 * MIB).max(connections * interval);
+        let run = |configs: &Configs, rekeys| {
+            runtime.block_on(async {
+                let mut pairs = Vec::new();
+                for _ in 0..connections {
+                    let (near, far) = tcp_pair().await?;
+                    pairs.push(configs.connect(near, far).await?);
+                }
+                let (cost, pairs) = timed_bulk_on_all(pairs, 64 * KIB, total).await?;
+                // The sender's own count lags behind: in a short run the answers come after the data.
+                let followed =
+                    |(_, far): &(_, MlsStream<_>)| rekeys == (far.statistics().peer_updates > 0);
+                if !pairs.iter().all(followed) {
+                    return Err("the policy was not followed".into());
+                }
+                Ok(cost)
+            })
+        };
+        let [often, never] =
+            effort.alternate([&mut || run(&often, true), &mut || run(&never, false)])?;
+        let rate = |samples: &Samples| total as f64 / 1e9 / samples.wall();
+        report.add(name, "GB/s", rate(&often), rate(&never), Goal::AtLeast(0.97));
+    }
     Ok(())
 }
 
@@ -226,20 +235,12 @@ fn timed_records(length: usize, total: usize) -> Result<Cost> {
     timed_repetitions(records, || key.seal_and_open(&mut record))
 }
 
-async fn timed_bulk<W, R>(
-    writer: W,
-    reader: R,
-    write_size: usize,
-    total: usize,
-) -> Result<(Cost, R)>
+async fn timed_bulk<W, R>(writer: W, reader: R, write_size: usize, total: usize) -> Result<Cost>
 where
     W: AsyncWrite + Unpin + Send + 'static,
     R: AsyncRead + Unpin + Send + 'static,
 {
-    let (writer, reader) = bulk(writer, reader, write_size, warm_up(total)).await?;
-    let stopwatch = Stopwatch::start();
-    let (_writer, reader) = bulk(writer, reader, write_size, total).await?;
-    Ok((stopwatch.stop(), reader))
+    Ok(timed_bulk_on_all(vec![(writer, reader)], write_size, total).await?.0)
 }
 
 /// All pairs at once, of which each carries its part of `total`.
@@ -247,7 +248,7 @@ async fn timed_bulk_on_all<W, R>(
     pairs: Vec<(W, R)>,
     write_size: usize,
     total: usize,
-) -> Result<Cost>
+) -> Result<(Cost, Vec<(W, R)>)>
 where
     W: AsyncWrite + Unpin + Send + 'static,
     R: AsyncRead + Unpin + Send + 'static,
@@ -258,8 +259,8 @@ where
     };
     let pairs = on_all(pairs, warm_up(part)).await?;
     let stopwatch = Stopwatch::start();
-    let _pairs = on_all(pairs, part).await?;
-    Ok(stopwatch.stop())
+    let pairs = on_all(pairs, part).await?;
+    Ok((stopwatch.stop(), pairs))
 }
 
 async fn timed_echo<A, B>(near: A, far: B, rounds: usize) -> Result<Cost>
