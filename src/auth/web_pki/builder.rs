@@ -51,8 +51,12 @@ impl WebPkiVerifierBuilder {
     /// # Errors
     ///
     /// [`ConfigError::Certificate`] if there is none, or one that does not parse.
-    pub fn roots_pem(mut self, pem: &str) -> Result<Self, Error> {
-        for root in sections::<CertificateDer<'static>>(pem.as_bytes(), "certificate")? {
+    pub fn roots_pem(self, pem: &str) -> Result<Self, Error> {
+        self.roots_in(pem.as_bytes())
+    }
+
+    fn roots_in(mut self, pem: &[u8]) -> Result<Self, Error> {
+        for root in sections::<CertificateDer<'static>>(pem, "certificate")? {
             self = self.root_der(&root)?;
         }
         Ok(self)
@@ -65,7 +69,7 @@ impl WebPkiVerifierBuilder {
     /// [`ConfigError::File`] if the file cannot be read or can be written by others, otherwise as
     /// [`WebPkiVerifierBuilder::roots_pem`].
     pub fn roots_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        self.roots_pem(&identity::read_trusted_file(path.as_ref())?)
+        self.roots_in(&identity::read_trusted_file(path.as_ref())?)
     }
 
     /// Believes the authority with this certificate in DER.
@@ -111,9 +115,12 @@ impl WebPkiVerifierBuilder {
     /// # Errors
     ///
     /// [`ConfigError::Certificate`] if there is none, or one that does not parse.
-    pub fn revocation_lists_pem(mut self, pem: &str) -> Result<Self, Error> {
-        let lists =
-            sections::<CertificateRevocationListDer<'static>>(pem.as_bytes(), "revocation list")?;
+    pub fn revocation_lists_pem(self, pem: &str) -> Result<Self, Error> {
+        self.revocation_lists_in(pem.as_bytes())
+    }
+
+    fn revocation_lists_in(mut self, pem: &[u8]) -> Result<Self, Error> {
+        let lists = sections::<CertificateRevocationListDer<'static>>(pem, "revocation list")?;
         for list in lists {
             self = self.revocation_list_der(&list)?;
         }
@@ -127,7 +134,7 @@ impl WebPkiVerifierBuilder {
     /// [`ConfigError::File`] if the file cannot be read or can be written by others, otherwise as
     /// [`WebPkiVerifierBuilder::revocation_lists_pem`].
     pub fn revocation_lists_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        self.revocation_lists_pem(&identity::read_trusted_file(path.as_ref())?)
+        self.revocation_lists_in(&identity::read_trusted_file(path.as_ref())?)
     }
 
     /// Holds certificates against this revocation list in DER. Its signature is verified when a

@@ -283,6 +283,31 @@ fn files_that_others_can_write_are_refused() {
     }
 }
 
+#[test]
+fn files_need_be_no_text_beside_their_certificates() {
+    let root = Authority::root("root");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let write = |content: &[u8]| {
+        std::fs::write(&path, content).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+    };
+    write(&[b"Autorit\xe9\n", root.pem().as_bytes()].concat());
+    assert!(WebPkiVerifier::builder().roots_file(&path).is_ok());
+    write(&certificate::tests::der(root.pem())[0]);
+    for result in [
+        WebPkiVerifier::builder().roots_file(&path),
+        WebPkiVerifier::builder().revocation_lists_file(&path),
+    ] {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("in the PEM"), "{error}");
+    }
+}
+
 #[cfg(feature = "native-roots")]
 #[test]
 fn the_roots_of_the_system_do_not_vouch_for_ours() {
