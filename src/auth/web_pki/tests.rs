@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::{
     auth::{PresentedIdentity, validate},
-    certificate::tests::{Authority, CertificateParams, named},
+    certificate::tests::{Authority, CertificateParams, DnType, SanType, named},
     error::{ConfigError, Error},
     identity::{Identity, PublicKey},
     wire::decode_certificates,
@@ -71,7 +71,7 @@ fn the_common_name_is_no_server_name() {
     let root = Authority::root("root");
     let service = root.verifier().build().unwrap();
     let mut params = named(&[]);
-    params.distinguished_name.push(rcgen::DnType::CommonName, "server.example");
+    params.distinguished_name.push(DnType::CommonName, "server.example");
     let server = root.identify(&params);
     assert_eq!(ask(&service, &server), Ok("server.example".into()));
     let answer = ask_for(&service, &server, Some("server.example"), Purpose::Handshake);
@@ -206,6 +206,56 @@ fn constraints_of_an_authority_hold() {
     let alice = Identity::from_x509_pem(&pem, &own.to_pkcs8_pem().unwrap()).unwrap();
     let answer = ask(&root.verifier().build().unwrap(), &alice);
     assert!(matches!(answer, Err(AuthenticationError::InvalidCertificate(_))), "{answer:?}");
+}
+
+#[test]
+fn an_authority_gives_only_the_names_that_it_may() {
+    let root = Authority::root("root");
+    let middle = root.constrained_intermediate("middle", "clients.example");
+    let with = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = named(&[]);
+        change(&mut params);
+        params
+    };
+    let common = with(&|params| {
+        params.distinguished_name.push(DnType::CommonName, "admin.example");
+    });
+    let uri = |uri: &str| {
+        with(&|params| params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())])
+    };
+    let constrained = Authority::constrained_root("constrained", "clients.example");
+    let below = constrained.intermediate("below");
+    for (root, issuer) in [(&root, &middle), (&constrained, &constrained), (&constrained, &below)] {
+        let service = root.verifier().build().unwrap();
+        let alice = issuer.identify(&named(&["alice.clients.example"]));
+        assert_eq!(ask(&service, &alice), Ok("alice.clients.example".into()));
+        // Another name, in each of the places where one can be.
+        for params in [&named(&["admin.example"]), &common] {
+            let answer = ask(&service, &issuer.identify(params));
+            assert!(
+                matches!(answer, Err(AuthenticationError::InvalidCertificate(_))),
+                "{answer:?}"
+            );
+        }
+        // There is no constraint on these. A name of this kind is not taken for one of another.
+        let alice = issuer.identify(&uri("spiffe://example/alice"));
+        assert_eq!(ask(&service, &alice), Ok("spiffe://example/alice".into()));
+        let key = Identity::generate("key").unwrap();
+        let pem = issuer.certificates(&uri("admin.example"), &key);
+        let chain = certificate::tests::der(&pem);
+        let request = AuthenticationRequest::new(
+            PresentedIdentity::x509(&chain, key.public_key().as_bytes()),
+            Role::Initiator,
+            None,
+            Purpose::Handshake,
+            SystemTime::now(),
+        );
+        let answer = service.authenticate(&request);
+        assert!(matches!(answer, Err(AuthenticationError::InvalidCertificate(_))), "{answer:?}");
+    }
+    // An authority without constraints may give a common name.
+    let admin = root.intermediate("free").identify(&common);
+    assert_eq!(ask(&root.verifier().build().unwrap(), &admin), Ok("admin.example".into()));
 }
 
 #[test]
