@@ -31,6 +31,7 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
+const EXTENSIONS_OF_A_LIST: u8 = 0xa0;
 const RFC822_NAME: u8 = 0x81;
 const DNS_NAME: u8 = 0x82;
 const URI: u8 = 0x86;
@@ -38,10 +39,15 @@ const IP_ADDRESS: u8 = 0x87;
 
 /// id-ce-subjectAltName.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// id-ce-cRLNumber.
+const CRL_NUMBER: &[u8] = &[0x55, 0x1d, 0x14];
 /// id-ce-nameConstraints.
 const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
 /// id-at-commonName.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+/// The most octets of the number of a revocation list (RFC 5280, section 5.2.3).
+const MAX_CRL_NUMBER_LEN: usize = 20;
 
 /// What is in a certificate, as far as it is of use to a human. Nobody has verified it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +91,24 @@ pub(crate) fn has_name_constraints(certificate: &[u8]) -> bool {
     to_be_signed(certificate)
         .and_then(|mut tbs| extension(&mut tbs, EXTENSIONS, NAME_CONSTRAINTS))
         .is_none_or(|constraints| constraints.is_some())
+}
+
+/// Of two revocation lists of an authority, the one that was made later has the greater order: its
+/// time, and its number.
+pub(crate) fn revocation_list_order(list: &[u8]) -> Option<(String, [u8; MAX_CRL_NUMBER_LEN])> {
+    let mut tbs = to_be_signed(list)?;
+    expect(&mut tbs, INTEGER)?;
+    let _signature = expect(&mut tbs, SEQUENCE)?;
+    let _issuer = expect(&mut tbs, SEQUENCE)?;
+    let this_update = time(&mut tbs)?;
+    let mut number = [0; MAX_CRL_NUMBER_LEN];
+    if let Some(mut value) = extension(&mut tbs, EXTENSIONS_OF_A_LIST, CRL_NUMBER)? {
+        let digits = expect(&mut value, INTEGER)?;
+        let digits = digits.strip_prefix(&[0]).unwrap_or(digits);
+        let place = number.len().checked_sub(digits.len())?;
+        number.get_mut(place..)?.copy_from_slice(digits);
+    }
+    Some((this_update, number))
 }
 
 impl CertificateFields {

@@ -279,6 +279,27 @@ fn names_are_ascii() {
 }
 
 #[test]
+fn later_revocation_lists_are_greater() {
+    let root = Authority::root("root");
+    let order = |list: String| {
+        let list = rustls_pki_types::CertificateRevocationListDer::from_pem_slice(list.as_bytes());
+        revocation_list_order(&list.unwrap()).unwrap()
+    };
+    let many: Vec<u64> = (0..4000).collect();
+    let ascending = [
+        root.list(&[], 1999, 2090, 900),
+        root.list(&many, 2020, 2090, 1),
+        root.list(&[1], 2020, 2090, 2),
+        root.list(&[], 2020, 2090, 255),
+        root.list(&[1], 2020, 2090, 256),
+        root.list(&[1], 2050, 2090, 1),
+    ]
+    .map(order);
+    assert!(ascending.is_sorted_by(|one, other| one < other), "{ascending:?}");
+    assert_eq!(revocation_list_order(b"\x30\x00"), None);
+}
+
+#[test]
 fn the_common_name_counts_without_the_extension_alone() {
     assert_eq!(names(&certificate(&with(vec![], "alice"))), ["alice"]);
     // The extension has nothing that could be the name of an identity.

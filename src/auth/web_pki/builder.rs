@@ -13,6 +13,7 @@ use webpki::{
 
 use super::{Inner, RevocationPolicy, WebPkiVerifier};
 use crate::{
+    certificate,
     crypto::{CipherSuite, CryptoProvider},
     error::{ConfigError, Error},
     identity,
@@ -27,10 +28,13 @@ const MAX_INTERMEDIATES: usize = 6;
 /// write is refused; on other systems this is not checked.
 pub struct WebPkiVerifierBuilder {
     roots: Vec<TrustAnchor<'static>>,
-    revocation_lists: Vec<CertRevocationList<'static>>,
+    /// With what `revocation_list_order` says of each.
+    revocation_lists: Vec<(ListOrder, CertRevocationList<'static>)>,
     revocation: RevocationPolicy,
     max_intermediates: usize,
 }
+
+type ListOrder = Option<(String, [u8; 20])>;
 
 impl WebPkiVerifierBuilder {
     pub(super) fn new() -> Self {
@@ -138,15 +142,16 @@ impl WebPkiVerifierBuilder {
     }
 
     /// Holds certificates against this revocation list in DER. Its signature is verified when a
-    /// certificate is.
+    /// certificate is. Of several lists of one authority for the same certificates, the newest counts.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Certificate`] if it does not parse.
     pub fn revocation_list_der(mut self, list: &[u8]) -> Result<Self, Error> {
-        let list = OwnedCertRevocationList::from_der(list)
+        let parsed = OwnedCertRevocationList::from_der(list)
             .map_err(|error| ConfigError::Certificate(format!("of a revocation list: {error}")))?;
-        self.revocation_lists.push(list.into());
+        let order = certificate::revocation_list_order(list);
+        self.revocation_lists.push((order, parsed.into()));
         Ok(self)
     }
 
@@ -191,7 +196,10 @@ impl WebPkiVerifierBuilder {
             return Err(ConfigError::OutOfRange("max_intermediates must be at most 6").into());
         }
         let digest = self.digest()?;
-        let Self { roots, revocation_lists, revocation, max_intermediates } = self;
+        let Self { roots, mut revocation_lists, revocation, max_intermediates } = self;
+        // webpki takes the first list that is for a certificate.
+        revocation_lists.sort_by(|(one, _), (other, _)| other.cmp(one));
+        let revocation_lists = revocation_lists.into_iter().map(|(_, list)| list).collect();
         let inner = Inner { roots, revocation_lists, revocation, max_intermediates, digest };
         Ok(WebPkiVerifier { inner: Arc::new(inner) })
     }

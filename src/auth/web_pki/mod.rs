@@ -39,8 +39,9 @@ use crate::{
 ///   key usage at all. Members of a universe of Distributed MLS all have to be clients.
 /// - A responder's certificate has the server name that the initiator asked for among its subject
 ///   alternative names, as a DNS name or an IP address. The common name does not count.
-/// - If there are revocation lists, the certificate and the intermediate ones are on none, and there is
-///   a list for each: see [`WebPkiVerifierBuilder::allow_unknown_revocation_status`].
+/// - If there are revocation lists, there is one for the certificate and for each intermediate one, and
+///   it is not on it: see [`WebPkiVerifierBuilder::allow_unknown_revocation_status`]. Of several lists
+///   of one authority, the newest counts.
 /// - Inside a channel the peer may change to another certificate, for another key or the same, that
 ///   gives it the same name. When a session is resumed, all of this still has to hold; a channel that
 ///   stands goes on although a certificate in it has expired or was revoked, unless there is a

@@ -259,6 +259,32 @@ fn an_authority_gives_only_the_names_that_it_may() {
 }
 
 #[test]
+fn the_newest_list_of_an_authority_counts() {
+    let root = Authority::root("root");
+    let params = named(&["alice"]);
+    let alice = root.identify(&params);
+    let serial = certificate::tests::serial(&params);
+    let revoked = Err(AuthenticationError::Revoked);
+    for (old, new, answer) in [
+        (root.list(&[], 2020, 2090, 1), root.list(&[serial], 2021, 2090, 2), revoked.clone()),
+        // Made in the same second.
+        (root.list(&[], 2020, 2090, 255), root.list(&[serial], 2020, 2090, 256), revoked),
+        // It was only on hold.
+        (
+            root.list(&[serial], 2020, 2090, 1),
+            root.list(&[], 2021, 2090, 2),
+            Ok("alice".to_owned()),
+        ),
+    ] {
+        for lists in [[&old, &new], [&new, &old]] {
+            let pem = lists.map(String::as_str).concat();
+            let service = root.verifier().revocation_lists_pem(&pem).unwrap().build().unwrap();
+            assert_eq!(ask(&service, &alice), answer);
+        }
+    }
+}
+
+#[test]
 fn the_digest_is_of_roots_and_settings() {
     let (one, two) = (Authority::root("one"), Authority::root("two"));
     let digest = |builder: WebPkiVerifierBuilder| builder.build().unwrap().trust_digest().unwrap();
