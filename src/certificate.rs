@@ -111,6 +111,30 @@ pub(crate) fn revocation_list_order(list: &[u8]) -> Option<(String, [u8; MAX_CRL
     Some((this_update, number))
 }
 
+/// What a revocation list lacks that webpki wants it to have (RFC 5280, section 5).
+pub(crate) fn revocation_list_lack(list: &[u8]) -> Option<&'static str> {
+    let mut tbs = to_be_signed(list)?;
+    // Without a version, it is of version 1.
+    if tbs.first() == Some(&SEQUENCE) {
+        return Some(
+            "it is of version 1, and has to be of version 2; for the lists of `openssl ca`, \
+             crl_extensions makes the difference",
+        );
+    }
+    expect(&mut tbs, INTEGER)?;
+    let _signature = expect(&mut tbs, SEQUENCE)?;
+    let _issuer = expect(&mut tbs, SEQUENCE)?;
+    time(&mut tbs)?;
+    if !matches!(tbs.first(), Some(&(UTC_TIME | GENERALIZED_TIME))) {
+        return Some("it does not say when it will be renewed (nextUpdate)");
+    }
+    element(&mut tbs)?;
+    if tbs.first() == Some(&SEQUENCE) {
+        element(&mut tbs)?;
+    }
+    tbs.is_empty().then_some("it has no extensions, such as its number")
+}
+
 impl CertificateFields {
     /// Reads a certificate in DER. `None`: it does not parse.
     pub fn read(certificate: &[u8]) -> Option<Self> {

@@ -7,8 +7,8 @@ use rustls_pki_types::{
     pem::{self, PemObject},
 };
 use webpki::{
-    CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
-    UnknownStatusPolicy,
+    CertRevocationList, Error as PkiError, ExpirationPolicy, OwnedCertRevocationList,
+    RevocationCheckDepth, UnknownStatusPolicy,
 };
 
 use super::{Inner, RevocationPolicy, WebPkiVerifier};
@@ -146,10 +146,13 @@ impl WebPkiVerifierBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Certificate`] if it does not parse.
+    /// [`ConfigError::Certificate`] if it does not parse, or is one that cannot be used: of version 1,
+    /// for a part of the reasons, or the difference to another list.
     pub fn revocation_list_der(mut self, list: &[u8]) -> Result<Self, Error> {
-        let parsed = OwnedCertRevocationList::from_der(list)
-            .map_err(|error| ConfigError::Certificate(format!("of a revocation list: {error}")))?;
+        let parsed = OwnedCertRevocationList::from_der(list).map_err(|error| {
+            let reason = unusable_list(list, &error);
+            ConfigError::Certificate(format!("of a revocation list: {reason}"))
+        })?;
         let order = certificate::revocation_list_order(list);
         self.revocation_lists.push((order, parsed.into()));
         Ok(self)
@@ -248,6 +251,24 @@ impl fmt::Debug for WebPkiVerifierBuilder {
             .field("revocation_lists", &self.revocation_lists.len())
             .field("max_intermediates", &self.max_intermediates)
             .finish_non_exhaustive()
+    }
+}
+
+/// Why webpki does not take a revocation list.
+fn unusable_list(list: &[u8], error: &PkiError) -> String {
+    match error {
+        PkiError::UnsupportedDeltaCrl => "it is a delta: the whole list is needed".into(),
+        PkiError::UnsupportedIndirectCrl => "it is of another authority's certificates".into(),
+        PkiError::UnsupportedRevocationReasonsPartitioning => {
+            "it is for a part of the reasons only".into()
+        }
+        PkiError::UnsupportedCriticalExtension => {
+            "it has a critical extension that is not supported".into()
+        }
+        error => match certificate::revocation_list_lack(list) {
+            Some(lack) => lack.into(),
+            None => format!("it does not parse: {error}"),
+        },
     }
 }
 

@@ -261,6 +261,16 @@ fn refusal(error: PkiError) -> AuthenticationError {
         PkiError::UnknownIssuer => E::UnknownIssuer,
         PkiError::EmptyEkuExtension | PkiError::RequiredEkuNotFoundContext(_) => E::WrongPurpose,
         PkiError::MaximumPathDepthExceeded => E::ChainTooLong,
+        PkiError::InvalidCrlSignatureForPublicKey => {
+            E::InvalidRevocationList("its signature is not that of the authority".into())
+        }
+        PkiError::IssuerNotCrlSigner => {
+            E::InvalidRevocationList("the authority may not sign lists (cRLSign)".into())
+        }
+        error @ (PkiError::UnsupportedCrlSignatureAlgorithmContext(_)
+        | PkiError::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_)) => {
+            E::InvalidRevocationList(error.to_string())
+        }
         other => E::InvalidCertificate(explain(&other)),
     }
 }

@@ -169,7 +169,7 @@ fn revocation_lists_are_obeyed() {
         assert_eq!(ask(&builder.build().unwrap(), &alice), answer);
     }
     let answer = ask(&verifier(&[&clean_root, &forged]).build().unwrap(), &alice);
-    assert!(matches!(answer, Err(E::InvalidCertificate(_))), "{answer:?}");
+    assert!(matches!(answer, Err(E::InvalidRevocationList(_))), "{answer:?}");
     let old = middle.revoke_until(&[], 2021);
     let service = verifier(&[&clean_root, &old]);
     assert_eq!(ask(&service.build().unwrap(), &alice), Ok("alice".into()));
@@ -282,6 +282,42 @@ fn the_newest_list_of_an_authority_counts() {
             assert_eq!(ask(&service, &alice), answer);
         }
     }
+}
+
+#[test]
+fn a_list_that_cannot_be_used_says_why() {
+    let with = |list: &[u8]| {
+        let error = Authority::root("root").verifier().revocation_list_der(list).unwrap_err();
+        assert!(matches!(error, Error::Config(ConfigError::Certificate(_))), "{error}");
+        error.to_string()
+    };
+    let wrap = |tag: u8, content: &[u8]| {
+        [&[tag, u8::try_from(content.len()).unwrap()][..], content].concat()
+    };
+    let algorithm = wrap(0x30, &[6, 3, 0x2b, 0x65, 0x70]);
+    let issuer = wrap(0x30, &wrap(0x31, &wrap(0x30, b"\x06\x03\x55\x04\x03\x0c\x01r")));
+    let [made, renewed] = [b"\x17\x0d200101000000Z", b"\x17\x0d900101000000Z"].map(|t| t.to_vec());
+    let extensions = |id: u8, value: &[u8]| {
+        wrap(0xa0, &wrap(0x30, &wrap(0x30, &[&[6, 3, 0x55, 0x1d, id], value].concat())))
+    };
+    let number = extensions(20, b"\x04\x03\x02\x01\x01");
+    let delta = extensions(27, b"\x01\x01\xff\x04\x03\x02\x01\x01");
+    let critical = extensions(99, b"\x01\x01\xff\x04\x00");
+    let version = [2, 1, 1].to_vec();
+    for (parts, reason) in [
+        (vec![&algorithm, &issuer, &made, &renewed], "version 1"),
+        (vec![&algorithm, &issuer, &made], "version 1"),
+        (vec![&version, &algorithm, &issuer, &made, &number], "nextUpdate"),
+        (vec![&version, &algorithm, &issuer, &made, &renewed], "no extensions"),
+        (vec![&version, &algorithm, &issuer, &made, &renewed, &delta], "delta"),
+        (vec![&version, &algorithm, &issuer, &made, &renewed, &critical], "critical extension"),
+    ] {
+        let tbs = wrap(0x30, &parts.into_iter().flatten().copied().collect::<Vec<_>>());
+        let list = wrap(0x30, &[tbs, algorithm.clone(), vec![3, 2, 0, 0]].concat());
+        let said = with(&list);
+        assert!(said.contains(reason), "{reason}: {said}");
+    }
+    assert!(with(b"garbage").contains("does not parse"));
 }
 
 #[test]
