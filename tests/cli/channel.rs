@@ -310,3 +310,17 @@ fn files_of_trust_that_are_not_right_say_which_line() {
         }
     }
 }
+
+#[test]
+fn a_listener_goes_on_when_nobody_hears_what_it_says() {
+    let setup = Setup::new();
+    let options = [&CLIENT[..], &["--keep-open", "-v"]].concat();
+    let mut listener = setup.listen(&options, b"for the first");
+    listener.be_deaf();
+    let as_stranger = [&PINNED[..], &["--identity", "stranger.pem"]].concat();
+    assert_failed(&setup.connect(&listener, &as_stranger, b""), 5, &["access_denied"]);
+    let output = setup.connect(&listener, &PINNED, b"");
+    assert_done(&output);
+    assert_eq!(output.stdout, b"for the first");
+    assert_done(&setup.connect(&listener, &PINNED, b""));
+}

@@ -9,7 +9,7 @@ use crate::{
     channel::ChannelOptions,
     failure::Failure,
     identity::{IdentityOptions, Own},
-    pipe,
+    pipe, terminal,
     trust::{self, Trust, TrustOptions},
 };
 
@@ -59,7 +59,7 @@ impl Listen {
                 return pipe::run(stream, &mut stdin, verbose, failure).await;
             }
             if let Err(failure) = pipe::run(stream, &mut stdin, verbose, failure).await {
-                eprintln!("mls-channel: {address}: {failure}");
+                terminal::say(format_args!("mls-channel: {address}: {failure}"));
             }
         }
     }
@@ -71,10 +71,10 @@ impl Listen {
         let acceptor = MlsAcceptor::from(Arc::new(config));
         let listener = MlsListener::bind(&self.address, acceptor).await.map_err(no_listener)?;
         let address = listener.local_addr().map_err(no_listener)?;
-        eprintln!("listening on {address}");
+        terminal::say(format_args!("listening on {address}"));
         Ok(listener.on_failure(move |address, error| {
             let failure = Failure::channel(error, trust.take_refused().as_ref(), &own);
-            eprintln!("mls-channel: {address} was not let in: {failure}");
+            terminal::say(format_args!("mls-channel: {address} was not let in: {failure}"));
         }))
     }
 }

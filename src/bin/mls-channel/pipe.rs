@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, terminal};
 
 /// How much is read and written at once.
 const BUFFER: usize = 128 * 1024;
@@ -137,7 +137,7 @@ impl Events {
 
     fn say(&self, what: impl FnOnce() -> String) {
         if self.verbose {
-            eprintln!("mls-channel: {}", what());
+            terminal::say(format_args!("mls-channel: {}", what()));
         }
     }
 }

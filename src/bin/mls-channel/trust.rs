@@ -129,7 +129,10 @@ impl TrustOptions {
         } else if let Some(path) = authorized_keys {
             let keys = AuthorizedKeys::read_file(path)?;
             for line in keys.unusable() {
-                eprintln!("mls-channel: {}: {line}; nobody is let in by it", path.display());
+                terminal::say(format_args!(
+                    "mls-channel: {}: {line}; nobody is let in by it",
+                    path.display()
+                ));
             }
             Watched::new(keys, Advice::Authorize(path.to_owned()))
         } else if let Some(roots) = roots {
