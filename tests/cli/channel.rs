@@ -1,6 +1,10 @@
 //! `connect` and `listen` in pairs.
 
-use std::{process::Stdio, thread};
+use std::{
+    io::Read,
+    process::Stdio,
+    thread,
+};
 
 use crate::setup::{Listener, Setup, assert_done, assert_failed, contents, text};
 
@@ -323,4 +327,26 @@ fn a_listener_goes_on_when_nobody_hears_what_it_says() {
     assert_done(&output);
     assert_eq!(output.stdout, b"for the first");
     assert_done(&setup.connect(&listener, &PINNED, b""));
+}
+
+#[test]
+fn what_a_cut_has_left_of_stdin_is_no_whole_for_the_next_peer() {
+    let setup = Setup::new();
+    // More than fits between the two.
+    let mut listener =
+        setup.listen(&[&CLIENT[..], &["--keep-open", "-v"]].concat(), &contents(32_000_000));
+    let mut first = setup
+        .command(&["connect", &listener.address, "--server-name", "server"])
+        .args(["--identity", "client.pem", "--pinned", "server.keys"])
+        .spawn()
+        .unwrap();
+    let mut beginning = [0; 1000];
+    first.stdout.take().unwrap().read_exact(&mut beginning).unwrap();
+    assert!(beginning == contents(1000)[..]);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    listener.wait_for("client client, ");
+    let output = setup.connect(&listener, &PINNED, b"x");
+    assert_done(&output);
+    assert_eq!(output.stdout.len(), 0);
 }

@@ -49,7 +49,7 @@ impl ConnectCommand {
             .await
             .map_err(failure)?;
         let verbose = self.channel.verbose;
-        pipe::run(stream, &mut tokio::io::stdin(), verbose, failure).await
+        pipe::run(stream, &mut pipe::Input::new(), verbose, failure).await
     }
 }
 

@@ -35,7 +35,8 @@ pub(crate) struct Listen {
     authorized_keys: Option<PathBuf>,
     #[command(flatten)]
     channel: ChannelOptions,
-    /// Serve one peer after another; stdin is for the first that takes it
+    /// Serve one peer after another. Stdin is for the first that takes any of it; the others are sent
+    /// nothing
     #[arg(long)]
     keep_open: bool,
     /// Where to listen; port 0 takes a free one
@@ -51,14 +52,14 @@ impl Listen {
         let mut listener = self.listen(config, trust, own.clone()).await?;
         let verbose = self.channel.verbose;
         let failure = |error| Failure::channel(&error, None, &own);
-        let mut stdin = tokio::io::stdin();
+        let mut input = pipe::Input::new();
         loop {
             let (stream, address) = listener.accept().await.map_err(failure)?;
             if !self.keep_open {
                 drop(listener);
-                return pipe::run(stream, &mut stdin, verbose, failure).await;
+                return pipe::run(stream, &mut input, verbose, failure).await;
             }
-            if let Err(failure) = pipe::run(stream, &mut stdin, verbose, failure).await {
+            if let Err(failure) = pipe::run(stream, &mut input, verbose, failure).await {
                 terminal::say(format_args!("mls-channel: {address}: {failure}"));
             }
         }
