@@ -1,7 +1,8 @@
 //! `connect` and `listen` in pairs.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
+    net::TcpStream,
     process::Stdio,
     thread,
 };
@@ -241,21 +242,17 @@ fn sessions_are_resumed_and_the_file_is_locked() {
 #[test]
 fn a_listener_that_is_kept_open_serves_one_after_another() {
     let setup = Setup::new();
-    let listener = setup.listen(&[&CLIENT[..], &["--keep-open"]].concat(), b"for the first");
+    let mut listener = setup.listen(&[&CLIENT[..], &["--keep-open"]].concat(), b"for the first");
     for expected in [&b"for the first"[..], b"", b""] {
         let output = setup.connect(&listener, &PINNED, b"x");
         assert_done(&output);
         assert_eq!(output.stdout, expected);
     }
     // Somebody who says something else is reported and not let in.
-    assert_eq!(
-        std::io::Write::write(
-            &mut std::net::TcpStream::connect(&listener.address).unwrap(),
-            b"GET / HTTP/1.1\r\n\r\n",
-        )
-        .unwrap(),
-        18
-    );
+    let mut browser = TcpStream::connect(&listener.address).unwrap();
+    browser.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    listener.wait_for("was not let in");
+    listener.wait_for("Does the other side speak this protocol?");
     assert_done(&setup.connect(&listener, &PINNED, b"x"));
 }
 
@@ -349,4 +346,27 @@ fn what_a_cut_has_left_of_stdin_is_no_whole_for_the_next_peer() {
     let output = setup.connect(&listener, &PINNED, b"x");
     assert_done(&output);
     assert_eq!(output.stdout.len(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn strangers_who_take_all_files_do_not_end_a_listener() {
+    let setup = Setup::new();
+    let mut command = std::process::Command::new("sh");
+    let limited = format!(
+        "ulimit -n 24; exec '{}' listen 127.0.0.1:0 --identity server.pem --pinned client.keys",
+        crate::setup::PROGRAM
+    );
+    command.current_dir(setup.path("")).args(["-c", &limited]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut listener = Listener::start(command, b"back");
+    let strangers: Vec<_> =
+        (0..24).map(|_| TcpStream::connect(&listener.address).unwrap()).collect();
+    listener.wait_for("no connection is taken: Too many open files");
+    drop(strangers);
+    let output = setup.connect(&listener, &PINNED, b"there");
+    assert_done(&output);
+    assert_eq!(output.stdout, b"back");
+    let (code, received, said) = listener.end();
+    assert_eq!((code, &received[..]), (Some(0), &b"there"[..]), "{said}");
 }

@@ -1,6 +1,6 @@
 //! The responder.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use mls_channel::{Config, MlsAcceptor, MlsListener};
@@ -12,6 +12,9 @@ use crate::{
     pipe, terminal,
     trust::{self, Trust, TrustOptions},
 };
+
+/// After how long connections are taken again when there was no room for one.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,7 +57,15 @@ impl Listen {
         let failure = |error| Failure::channel(&error, None, &own);
         let mut input = pipe::Input::new();
         loop {
-            let (stream, address) = listener.accept().await.map_err(failure)?;
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                // Too many files are open, for example, which strangers can bring about.
+                Err(error) => {
+                    terminal::say(format_args!("mls-channel: no connection is taken: {error}"));
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
             if !self.keep_open {
                 drop(listener);
                 return pipe::run(stream, &mut input, verbose, failure).await;
