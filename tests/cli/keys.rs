@@ -125,6 +125,11 @@ fn wrong_arguments_have_a_code_of_their_own() {
     let output =
         setup.run(&["connect", ":1", "--identity", "client.pem", "--danger-accept-anyone"]);
     assert_failed(&output, 2, &["give --server-name"]);
+    for address in ["host.example", "127.0.0.1", "2001:db8::x", "host:", "host:70000"] {
+        let options = ["--identity", "client.pem", "--danger-accept-anyone", "--server-name", "a"];
+        let output = setup.run(&[&["connect", address], &options[..]].concat());
+        assert_failed(&output, 2, &["has no port: write HOST:PORT"]);
+    }
 }
 
 #[test]
