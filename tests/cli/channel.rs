@@ -313,20 +313,6 @@ fn files_of_trust_that_are_not_right_say_which_line() {
 }
 
 #[test]
-fn a_listener_goes_on_when_nobody_hears_what_it_says() {
-    let setup = Setup::new();
-    let options = [&CLIENT[..], &["--keep-open", "-v"]].concat();
-    let mut listener = setup.listen(&options, b"for the first");
-    listener.be_deaf();
-    let as_stranger = [&PINNED[..], &["--identity", "stranger.pem"]].concat();
-    assert_failed(&setup.connect(&listener, &as_stranger, b""), 5, &["access_denied"]);
-    let output = setup.connect(&listener, &PINNED, b"");
-    assert_done(&output);
-    assert_eq!(output.stdout, b"for the first");
-    assert_done(&setup.connect(&listener, &PINNED, b""));
-}
-
-#[test]
 fn what_a_cut_has_left_of_stdin_is_no_whole_for_the_next_peer() {
     let setup = Setup::new();
     // More than fits between the two.
@@ -346,6 +332,20 @@ fn what_a_cut_has_left_of_stdin_is_no_whole_for_the_next_peer() {
     let output = setup.connect(&listener, &PINNED, b"x");
     assert_done(&output);
     assert_eq!(output.stdout.len(), 0);
+}
+
+#[test]
+fn a_listener_goes_on_when_nobody_hears_what_it_says() {
+    let setup = Setup::new();
+    let options = [&CLIENT[..], &["--keep-open", "-v"]].concat();
+    let mut listener = setup.listen(&options, b"for the first");
+    listener.be_deaf();
+    let as_stranger = [&PINNED[..], &["--identity", "stranger.pem"]].concat();
+    assert_failed(&setup.connect(&listener, &as_stranger, b""), 5, &["access_denied"]);
+    let output = setup.connect(&listener, &PINNED, b"");
+    assert_done(&output);
+    assert_eq!(output.stdout, b"for the first");
+    assert_done(&setup.connect(&listener, &PINNED, b""));
 }
 
 #[cfg(target_os = "linux")]
@@ -369,4 +369,55 @@ fn strangers_who_take_all_files_do_not_end_a_listener() {
     assert_eq!(output.stdout, b"back");
     let (code, received, said) = listener.end();
     assert_eq!((code, &received[..]), (Some(0), &b"there"[..]), "{said}");
+}
+
+#[test]
+fn secrets_are_written_down_when_asked_for() {
+    let setup = Setup::new();
+    let of_listener = [&CLIENT[..], &["--keep-open", "--key-log", "server.log"]].concat();
+    let mut listener = setup.listen(&of_listener, b"");
+    let connect = |options: &[&str], environment: &[(&str, &str)]| {
+        let arguments = ["connect", &listener.address, "--server-name", "server", "--identity"];
+        let mut command =
+            setup.command(&[&arguments[..], &["client.pem"], &PINNED, options].concat());
+        command.envs(environment.iter().copied()).output().unwrap()
+    };
+    for run in 1..=2 {
+        let output = connect(&["--key-log", "client.log"], &[("SSLKEYLOGFILE", "other.log")]);
+        assert_done(&output);
+        let warning = "WARNING: the secrets of this connection are written to client.log";
+        assert!(text(&output.stderr).contains(warning), "{output:?}");
+        let log = setup.read("client.log");
+        for direction in ["CLIENT", "SERVER"] {
+            let label = format!("MLS_TLS_{direction}_TRAFFIC_SECRET_1 ");
+            assert_eq!(log.matches(&label).count(), run, "{log}");
+        }
+    }
+    assert!(!setup.path("other.log").exists());
+    // Both ends have the same secrets.
+    let sorted = |name: &str| {
+        let mut lines: Vec<_> = setup.read(name).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted("server.log"), sorted("client.log"));
+    // As TLS libraries do.
+    let output = connect(&[], &[("SSLKEYLOGFILE", "other.log")]);
+    assert_done(&output);
+    assert!(text(&output.stderr).contains("are written to other.log"), "{output:?}");
+    assert!(setup.read("other.log").contains("MLS_TLS_CLIENT_TRAFFIC_SECRET_1 "));
+    // Without a word nothing is written.
+    let output = connect(&[], &[("SSLKEYLOGFILE", "")]);
+    assert_done(&output);
+    assert!(output.stderr.is_empty(), "{output:?}");
+    assert_failed(&connect(&["--key-log", "missing/log"], &[]), 1, &["missing/log: "]);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        for log in ["client.log", "server.log", "other.log"] {
+            let mode = std::fs::metadata(setup.path(log)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600, "{log}");
+        }
+    }
+    listener.kill();
 }
