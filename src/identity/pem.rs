@@ -34,8 +34,13 @@ const PEM_END: &str = "-----END PRIVATE KEY-----\n";
 
 /// The key in PKCS#8 (RFC 5958), or in the older form of keys on a curve (RFC 5915).
 pub(super) fn decode(pem: &str) -> Result<SignatureKey, Error> {
-    let (label, document) = SecretDocument::from_pem(pem.trim_ascii_start())
-        .map_err(|error| invalid(format!("not a key in PEM: {error}")))?;
+    let (label, document) = SecretDocument::from_pem(pem.trim_ascii_start()).map_err(|error| {
+        invalid(match pem.matches("-----BEGIN ").count() {
+            0 | 1 => format!("not a key in PEM: {error}"),
+            // Of these, EC PARAMETERS and certificates are common.
+            _ => "there is more than one section in the PEM, and it has to be the key alone".into(),
+        })
+    })?;
     match label {
         "PRIVATE KEY" => {
             let info = PrivateKeyInfo::try_from(document.as_bytes())

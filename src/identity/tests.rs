@@ -112,6 +112,21 @@ fn keys_on_p256_of_openssl_are_read_and_written_alike() {
     assert_eq!(older.public_key(), key);
 }
 
+#[test]
+fn a_pem_with_more_than_the_key_says_so() {
+    let parameters =
+        "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    for pem in [
+        // As `openssl ecparam -genkey` writes it without `-noout`.
+        format!("{parameters}{P256_SEC1_PEM}"),
+        format!("{OPENSSL_PEM}{parameters}"),
+        format!("{OPENSSL_PEM}{OPENSSL_PEM}"),
+    ] {
+        let error = Identity::from_pkcs8_pem("alice", &pem).unwrap_err();
+        assert!(error.to_string().contains("more than one section"), "{error}");
+    }
+}
+
 /// Written by `openssl ecparam -genkey -noout` and `openssl ec -no_public`: on secp256k1 and on P-256.
 #[test]
 fn a_key_on_another_curve_is_not_taken_for_one_on_p256() {
