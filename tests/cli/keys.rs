@@ -71,6 +71,14 @@ fn a_name_that_cannot_be_and_a_key_that_is_none_are_refused() {
         fs::set_permissions(setup.path("bad.pem"), fs::Permissions::from_mode(0o600)).unwrap();
     }
     assert_failed(&setup.run(&["show", "bad.pem"]), 1, &["bad.pem: invalid key: "]);
+    // A directory, and a pipe, which would be empty when it is read for the second time.
+    let output = setup.run(&["show", "/", "--name", "a"]);
+    assert_failed(&output, 1, &["no identity: /: not a regular file"]);
+    #[cfg(unix)]
+    {
+        let output = setup.pipe(&["show", "/dev/stdin"], setup.read("server.pem").as_bytes());
+        assert_failed(&output, 1, &["no identity: /dev/stdin: not a regular file"]);
+    }
 }
 
 #[test]

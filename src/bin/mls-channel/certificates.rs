@@ -161,6 +161,9 @@ fn shorten(mut text: String) -> String {
 
 /// Whether a file holds certificates and no key. What is wrong with it is found later.
 pub(crate) fn is_certificate_file(path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
     // It may be a secret key, after all.
     let mut beginning = Zeroizing::new(Vec::new());
     let read =
