@@ -31,6 +31,7 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
+const EXTENSIONS_OF_A_LIST: u8 = 0xa0;
 const RFC822_NAME: u8 = 0x81;
 const DNS_NAME: u8 = 0x82;
 const URI: u8 = 0x86;
@@ -38,8 +39,15 @@ const IP_ADDRESS: u8 = 0x87;
 
 /// id-ce-subjectAltName.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// id-ce-cRLNumber.
+const CRL_NUMBER: &[u8] = &[0x55, 0x1d, 0x14];
+/// id-ce-nameConstraints.
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
 /// id-at-commonName.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+
+/// The most octets of the number of a revocation list (RFC 5280, section 5.2.3).
+const MAX_CRL_NUMBER_LEN: usize = 20;
 
 /// What is in a certificate, as far as it is of use to a human. Nobody has verified it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,10 +74,65 @@ pub(crate) fn certifies(certificate: &EndEntityCert<'_>, key: &PublicKey) -> boo
 }
 
 /// The names in the order in which they are to be used as the name of the certificate's holder: the
-/// subject alternative names that are a DNS name, a mailbox, a URI or an IP address, as they stand;
-/// if there are none, the common name. Only those that an identity can have.
+/// subject alternative names that are a DNS name, a mailbox, a URI or an IP address; without the
+/// extension, the common name. Only those that an identity can have, and that have the form of their
+/// kind, which is that of no other: whoever may not give a name of one kind cannot give it as another.
 pub(crate) fn names(certificate: &[u8]) -> Vec<String> {
     read(certificate).map(|fields| fields.names()).unwrap_or_default()
+}
+
+/// The certificate has no subject alternative names, so that its common name is its name.
+pub(crate) fn has_common_name_alone(certificate: &[u8]) -> bool {
+    read(certificate).is_none_or(|fields| fields.alternative_names.is_none())
+}
+
+/// The certificate is of an authority that may give certain names only.
+pub(crate) fn has_name_constraints(certificate: &[u8]) -> bool {
+    to_be_signed(certificate)
+        .and_then(|mut tbs| extension(&mut tbs, EXTENSIONS, NAME_CONSTRAINTS))
+        .is_none_or(|constraints| constraints.is_some())
+}
+
+/// Of two revocation lists of an authority, the one that was made later has the greater order: its
+/// time, and its number.
+pub(crate) fn revocation_list_order(list: &[u8]) -> Option<(String, [u8; MAX_CRL_NUMBER_LEN])> {
+    let mut tbs = to_be_signed(list)?;
+    expect(&mut tbs, INTEGER)?;
+    let _signature = expect(&mut tbs, SEQUENCE)?;
+    let _issuer = expect(&mut tbs, SEQUENCE)?;
+    let this_update = time(&mut tbs)?;
+    let mut number = [0; MAX_CRL_NUMBER_LEN];
+    if let Some(mut value) = extension(&mut tbs, EXTENSIONS_OF_A_LIST, CRL_NUMBER)? {
+        let digits = expect(&mut value, INTEGER)?;
+        let digits = digits.strip_prefix(&[0]).unwrap_or(digits);
+        let place = number.len().checked_sub(digits.len())?;
+        number.get_mut(place..)?.copy_from_slice(digits);
+    }
+    Some((this_update, number))
+}
+
+/// What a revocation list lacks that webpki wants it to have (RFC 5280, section 5).
+pub(crate) fn revocation_list_lack(list: &[u8]) -> Option<&'static str> {
+    let mut tbs = to_be_signed(list)?;
+    // Without a version, it is of version 1.
+    if tbs.first() == Some(&SEQUENCE) {
+        return Some(
+            "it is of version 1, and has to be of version 2; for the lists of `openssl ca`, \
+             crl_extensions makes the difference",
+        );
+    }
+    expect(&mut tbs, INTEGER)?;
+    let _signature = expect(&mut tbs, SEQUENCE)?;
+    let _issuer = expect(&mut tbs, SEQUENCE)?;
+    time(&mut tbs)?;
+    if !matches!(tbs.first(), Some(&(UTC_TIME | GENERALIZED_TIME))) {
+        return Some("it does not say when it will be renewed (nextUpdate)");
+    }
+    element(&mut tbs)?;
+    if tbs.first() == Some(&SEQUENCE) {
+        element(&mut tbs)?;
+    }
+    tbs.is_empty().then_some("it has no extensions, such as its number")
 }
 
 impl CertificateFields {
@@ -93,9 +156,8 @@ impl CertificateFields {
     }
 }
 
-fn read(mut certificate: &[u8]) -> Option<CertificateFields> {
-    let mut certificate = expect(&mut certificate, SEQUENCE)?;
-    let mut tbs = expect(&mut certificate, SEQUENCE)?;
+fn read(certificate: &[u8]) -> Option<CertificateFields> {
+    let mut tbs = to_be_signed(certificate)?;
     if tbs.first() == Some(&VERSION) {
         expect(&mut tbs, VERSION)?;
     }
@@ -113,21 +175,15 @@ fn read(mut certificate: &[u8]) -> Option<CertificateFields> {
         not_after: time(&mut validity),
         key: public_key(key),
     };
-    while !tbs.is_empty() {
-        let (tag, mut content) = element(&mut tbs)?;
-        if tag != EXTENSIONS {
-            continue;
-        }
-        let mut extensions = expect(&mut content, SEQUENCE)?;
-        while !extensions.is_empty() {
-            let extension = expect(&mut extensions, SEQUENCE)?;
-            if let Some(names) = subject_alt_name(extension)? {
-                fields.alternative_names = Some(alternative_names(names)?);
-                return Some(fields);
-            }
-        }
+    if let Some(names) = extension(&mut tbs, EXTENSIONS, SUBJECT_ALT_NAME)? {
+        fields.alternative_names = Some(alternative_names(names)?);
     }
     Some(fields)
+}
+
+/// What is signed of a certificate or a revocation list.
+fn to_be_signed(mut signed: &[u8]) -> Option<&[u8]> {
+    expect(&mut expect(&mut signed, SEQUENCE)?, SEQUENCE)
 }
 
 /// `None`: there are no certificates of these keys yet.
@@ -149,15 +205,26 @@ fn public_key(info: &[u8]) -> Option<PublicKey> {
     })
 }
 
-/// The content of the extension, if it is the one with the names.
-fn subject_alt_name(mut extension: &[u8]) -> Option<Option<&[u8]>> {
-    if expect(&mut extension, OBJECT_IDENTIFIER)? != SUBJECT_ALT_NAME {
-        return Some(None);
+/// The content of the extension with this identifier, if it is among those in the element `tag`.
+fn extension<'a>(tbs: &mut &'a [u8], tag: u8, identifier: &[u8]) -> Option<Option<&'a [u8]>> {
+    while !tbs.is_empty() {
+        let (found, mut content) = element(tbs)?;
+        if found != tag {
+            continue;
+        }
+        let mut extensions = expect(&mut content, SEQUENCE)?;
+        while !extensions.is_empty() {
+            let mut extension = expect(&mut extensions, SEQUENCE)?;
+            if expect(&mut extension, OBJECT_IDENTIFIER)? != identifier {
+                continue;
+            }
+            if extension.first() == Some(&BOOLEAN) {
+                expect(&mut extension, BOOLEAN)?;
+            }
+            return expect(&mut extension, OCTET_STRING).map(Some);
+        }
     }
-    if extension.first() == Some(&BOOLEAN) {
-        expect(&mut extension, BOOLEAN)?;
-    }
-    expect(&mut extension, OCTET_STRING).map(Some)
+    Some(None)
 }
 
 fn alternative_names(mut names: &[u8]) -> Option<Vec<String>> {
@@ -167,14 +234,43 @@ fn alternative_names(mut names: &[u8]) -> Option<Vec<String>> {
         let (tag, content) = element(&mut names)?;
         let name = match tag {
             // Without regard to case, as a server name is.
-            DNS_NAME => text(content).map(str::to_ascii_lowercase),
-            RFC822_NAME | URI => text(content).map(str::to_owned),
+            DNS_NAME => {
+                ascii(content).filter(|name| is_dns_name(name)).map(str::to_ascii_lowercase)
+            }
+            RFC822_NAME => ascii(content).filter(|name| is_mailbox(name)).map(str::to_owned),
+            URI => ascii(content).filter(|name| is_uri(name)).map(str::to_owned),
             IP_ADDRESS => address(content).map(|address| address.to_string()),
             _ => None,
         };
         usable.extend(name.filter(|name| name::is_identity_name(name)));
     }
     Some(usable)
+}
+
+/// Letters, digits, hyphens and points, an underscore as services have it, and an asterisk.
+fn is_dns_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte))
+        && !is_address(name)
+}
+
+/// Without the quoted form, in which a local part could have a colon.
+fn is_mailbox(name: &str) -> bool {
+    let parts = name.split_once('@');
+    parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+        && !name.contains(':')
+}
+
+/// It begins with a scheme (RFC 3986, section 3.1).
+fn is_uri(name: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    };
+    name.split_once(':').is_some_and(|(scheme, _)| is_scheme(scheme)) && !is_address(name)
+}
+
+fn is_address(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok()
 }
 
 /// The common name, if there is exactly one.
@@ -221,6 +317,11 @@ fn text(content: &[u8]) -> Option<&str> {
     str::from_utf8(content).ok()
 }
 
+/// As the type IA5String, which has no other characters.
+fn ascii(content: &[u8]) -> Option<&str> {
+    text(content).filter(|text| text.is_ascii())
+}
+
 fn address(content: &[u8]) -> Option<IpAddr> {
     if let Ok(address) = <[u8; 4]>::try_from(content) {
         return Some(address.into());
@@ -238,13 +339,13 @@ fn element<'a>(input: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let (&[tag, length], mut rest) = input.split_first_chunk()?;
     let length = match length {
         0..=0x7f => usize::from(length),
-        0x81 => usize::from(*rest.split_off_first()?),
-        0x82 => {
-            let (length, after) = rest.split_first_chunk()?;
+        // In so many bytes.
+        0x81..=0x84 => {
+            let (length, after) = rest.split_at_checked(usize::from(length & 0x7f))?;
             rest = after;
-            usize::from(u16::from_be_bytes(*length))
+            let length = length.iter().fold(0, |length, byte| length << 8 | u32::from(*byte));
+            usize::try_from(length).ok()?
         }
-        // No certificate that webpki reads is that long.
         _ => return None,
     };
     let (content, rest) = rest.split_at_checked(length)?;

@@ -294,12 +294,18 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 /// The text of a file that says whom to believe. Whoever can write it decides that.
-pub(crate) fn read_trusted_file(path: &Path) -> Result<String, ConfigError> {
+pub(crate) fn read_trusted_text(path: &Path) -> Result<String, ConfigError> {
+    String::from_utf8(read_trusted_file(path)?)
+        .map_err(|_| file_error(path, "the file is not text in UTF-8"))
+}
+
+/// The content of a file that says whom to believe.
+pub(crate) fn read_trusted_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let mut file = File::open(path).map_err(|error| file_error(path, error))?;
     check_trusted_file(&file, path)?;
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|error| file_error(path, error))?;
-    Ok(text)
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(|error| file_error(path, error))?;
+    Ok(content)
 }
 
 /// Refuses a file that says whom to believe if others can write it, on Unix.

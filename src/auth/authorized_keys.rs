@@ -80,7 +80,7 @@ impl AuthorizedKeys {
     /// parse; then the reason names the line.
     pub fn read_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let text = identity::read_trusted_file(path)?;
+        let text = identity::read_trusted_text(path)?;
         Ok(text.parse::<Self>().map_err(|error| identity::file_error(path, error))?)
     }
 
@@ -111,6 +111,8 @@ impl FromStr for AuthorizedKeys {
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let mut authorized = Self::default();
+        // Some editors begin a text with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -173,8 +175,8 @@ impl<'a> Entry<'a> {
                 quoted ^= c == '"';
                 c == ',' && !quoted
             })
+            .find(|option| !HARMLESS.contains(&option.to_ascii_lowercase().as_str()))
             .map(|option| option.split('=').next().unwrap_or_default())
-            .find(|name| !HARMLESS.contains(&name.to_ascii_lowercase().as_str()))
     }
 }
 
@@ -314,6 +316,10 @@ mod tests {
         let answer = ask(&keys, 0, Role::Responder, Purpose::Handshake);
         assert_eq!(answer, Err(AuthenticationError::WrongRole));
         assert!(AuthorizedKeys::parse("").unwrap().is_empty());
+        // Some editors begin a text with a byte order mark.
+        for text in [format!("\u{feff}# file\n{}\n", ssh(1)), format!("\u{feff}{}\n", ssh(1))] {
+            assert_eq!(AuthorizedKeys::parse(&text).unwrap().len(), 1);
+        }
     }
 
     #[test]
@@ -336,6 +342,17 @@ mod tests {
             assert_eq!(keys.len(), 1);
             let refused = AuthenticationError::Refused(format!("line 2: {reason}"));
             assert_eq!(name_of(&keys, 2), Err(refused), "{options}");
+        }
+        // What allows something has no value; to sshd, too, such a line is not valid.
+        for options in [
+            "pty=\"\"",
+            "pty=\"\\\"\",command=\"true\"",
+            "port-forwarding=\"a,command=b\"",
+            "pty,",
+            "pty\"\"",
+        ] {
+            let keys = AuthorizedKeys::parse(&format!("{options} {} alice\n", ssh(2))).unwrap();
+            assert_eq!((keys.len(), keys.unusable().len()), (0, 1), "{options}");
         }
         let text = format!("pty,Agent-Forwarding {} alice\n", ssh(2));
         assert_eq!(name_of(&AuthorizedKeys::parse(&text).unwrap(), 2), Ok("alice".into()));

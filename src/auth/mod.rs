@@ -183,6 +183,10 @@ pub enum AuthenticationError {
     /// The list that would say whether the certificate was withdrawn is out of date.
     #[error("the revocation list is out of date")]
     RevocationListExpired,
+    /// The list that would say whether the certificate was withdrawn is not one of its authority. That
+    /// is no fault of the peer's.
+    #[error("the revocation list cannot be used: {0}")]
+    InvalidRevocationList(String),
     /// No root that is believed has issued the certificate.
     #[error("the issuer of the certificate is not known")]
     UnknownIssuer,
@@ -419,9 +423,10 @@ impl AuthenticationError {
             | Self::KeyMismatch
             | Self::InvalidCertificate(_) => A::BadCertificate,
             Self::WrongPurpose | Self::UnsupportedCredential(_) => A::UnsupportedCertificate,
-            Self::UnknownIssuer | Self::UnknownRevocationStatus | Self::RevocationListExpired => {
-                A::UnknownCa
-            }
+            Self::UnknownIssuer
+            | Self::UnknownRevocationStatus
+            | Self::RevocationListExpired
+            | Self::InvalidRevocationList(_) => A::UnknownCa,
             Self::Expired | Self::NotValidYet => A::CertificateExpired,
             Self::Revoked => A::CertificateRevoked,
             Self::KeyChanged(_) => A::CertificateUnknown,
@@ -558,6 +563,7 @@ mod tests {
             (E::UnknownIssuer, A::UnknownCa),
             (E::UnknownRevocationStatus, A::UnknownCa),
             (E::RevocationListExpired, A::UnknownCa),
+            (E::InvalidRevocationList("a signature".into()), A::UnknownCa),
             (E::WrongPurpose, A::UnsupportedCertificate),
             (E::UnsupportedCredential("X.509"), A::UnsupportedCertificate),
             (E::ChainTooLong, A::BadCertificate),

@@ -81,7 +81,7 @@ impl PinnedKeys {
     /// parse; then the reason names the line.
     pub fn read_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let text = identity::read_trusted_file(path)?;
+        let text = identity::read_trusted_text(path)?;
         Ok(text.parse::<Self>().map_err(|error| identity::file_error(path, error))?)
     }
 

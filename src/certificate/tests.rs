@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use rcgen::{
-    BasicConstraints, CertificateRevocationListParams, DnValue, IsCa, Issuer, KeyIdMethod,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, RevokedCertParams,
-    SanType, SignatureAlgorithm, SigningKey,
+    BasicConstraints, CertificateRevocationListParams, DnValue, GeneralSubtree, IsCa, Issuer,
+    KeyIdMethod, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+    PublicKeyData, RevokedCertParams, SignatureAlgorithm, SigningKey,
 };
 pub(crate) use rcgen::{
-    CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, date_time_ymd,
+    CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -64,13 +64,30 @@ impl Authority {
     }
 
     pub(crate) fn root_with(name: &str, scheme: SignatureScheme) -> Self {
-        let (params, key) = (authority(name), Key(Identity::generate_with("key", scheme).unwrap()));
+        Self::root_of(authority(name), Key(Identity::generate_with("key", scheme).unwrap()))
+    }
+
+    /// One that may only give DNS names below this one.
+    pub(crate) fn constrained_root(name: &str, domain: &str) -> Self {
+        Self::root_of(constrained(name, domain), Key(Identity::generate("key").unwrap()))
+    }
+
+    fn root_of(params: CertificateParams, key: Key) -> Self {
         let pem = params.self_signed(&key).unwrap().pem();
         Self { params, key, pem, chain: String::new() }
     }
 
     pub(crate) fn intermediate(&self, name: &str) -> Self {
-        let (params, key) = (authority(name), Key(Identity::generate("key").unwrap()));
+        self.intermediate_of(authority(name))
+    }
+
+    /// One that may only give DNS names below this one.
+    pub(crate) fn constrained_intermediate(&self, name: &str, domain: &str) -> Self {
+        self.intermediate_of(constrained(name, domain))
+    }
+
+    fn intermediate_of(&self, params: CertificateParams) -> Self {
+        let key = Key(Identity::generate("key").unwrap());
         let pem = params.signed_by(&key, &self.issuer()).unwrap().pem();
         let chain = format!("{pem}{}", self.chain);
         Self { params, key, pem, chain }
@@ -116,6 +133,11 @@ impl Authority {
     }
 
     pub(crate) fn revoke_until(&self, serials: &[u64], year: i32) -> String {
+        self.list(serials, 2020, year, 1)
+    }
+
+    /// A revocation list that was made and will be renewed in these years.
+    pub(crate) fn list(&self, serials: &[u64], from: i32, to: i32, number: u64) -> String {
         let revoked = |&serial: &u64| RevokedCertParams {
             serial_number: serial.into(),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -123,9 +145,9 @@ impl Authority {
             invalidity_date: None,
         };
         let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(year, 1, 1),
-            crl_number: 1_u64.into(),
+            this_update: date_time_ymd(from, 1, 1),
+            next_update: date_time_ymd(to, 1, 1),
+            crl_number: number.into(),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),
             key_identifier_method: KeyIdMethod::PreSpecified(vec![1]),
@@ -168,6 +190,15 @@ fn authority(name: &str) -> CertificateParams {
     params
 }
 
+fn constrained(name: &str, domain: &str) -> CertificateParams {
+    let mut params = authority(name);
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName(domain.into())],
+        excluded_subtrees: vec![],
+    });
+    params
+}
+
 fn certificate(params: &CertificateParams) -> Vec<u8> {
     let key = Key(Identity::generate("key").unwrap());
     params.signed_by(&key, &Authority::root("root").issuer()).unwrap().der().to_vec()
@@ -199,6 +230,73 @@ fn names_come_in_the_order_of_the_extension() {
             "::1"
         ]
     );
+}
+
+#[test]
+fn a_name_has_the_form_of_its_kind() {
+    let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+    let mailbox = |name: &str| SanType::Rfc822Name(name.try_into().unwrap());
+    let uri = |name: &str| SanType::URI(name.try_into().unwrap());
+    for name in [
+        dns("alice@example.org"),
+        dns("spiffe://example.org/alice"),
+        dns("192.0.2.1"),
+        dns("2001:db8::1"),
+        dns("example.org:443"),
+        mailbox("alice.example"),
+        mailbox("mailto:alice@example.org"),
+        mailbox("@example.org"),
+        mailbox("alice@"),
+        uri("alice.example"),
+        uri("//alice.example"),
+        uri("alice@example.org"),
+        uri("fe80::1"),
+        uri("1a:b"),
+        uri(":"),
+    ] {
+        let names = names(&certificate(&with(vec![name.clone()], "common")));
+        assert!(names.is_empty(), "{name:?}: {names:?}");
+    }
+    for (name, expected) in [
+        (dns("*.a-b.Example"), "*.a-b.example"),
+        (dns("_sip.xn--bcher-kva.example"), "_sip.xn--bcher-kva.example"),
+        (mailbox("o'neil+x@example.org"), "o'neil+x@example.org"),
+        (uri("urn:uuid:1"), "urn:uuid:1"),
+        (uri("fe80:x"), "fe80:x"),
+        (uri("mailto:alice@example.org"), "mailto:alice@example.org"),
+    ] {
+        assert_eq!(names(&certificate(&with(vec![name], "common"))), [expected]);
+    }
+}
+
+// CH-10
+#[test]
+fn names_are_ascii() {
+    let mut der = certificate(&named(&["alice.example"]));
+    let place = der.windows(5).position(|part| part == b"alice").unwrap();
+    der[place..place + 2].copy_from_slice("å".as_bytes());
+    assert!(names(&der).is_empty());
+}
+
+#[test]
+fn later_revocation_lists_are_greater() {
+    let root = Authority::root("root");
+    let order = |list: String| {
+        let list = rustls_pki_types::CertificateRevocationListDer::from_pem_slice(list.as_bytes());
+        revocation_list_order(&list.unwrap()).unwrap()
+    };
+    let many: Vec<u64> = (0..4000).collect();
+    let ascending = [
+        root.list(&[], 1999, 2090, 900),
+        root.list(&many, 2020, 2090, 1),
+        root.list(&[1], 2020, 2090, 2),
+        root.list(&[], 2020, 2090, 255),
+        root.list(&[1], 2020, 2090, 256),
+        root.list(&[1], 2050, 2090, 1),
+    ]
+    .map(order);
+    assert!(ascending.is_sorted_by(|one, other| one < other), "{ascending:?}");
+    assert_eq!(revocation_list_order(b"\x30\x00"), None);
 }
 
 #[test]

@@ -3,8 +3,15 @@
 use base64::{Engine, engine::general_purpose};
 use ed25519_dalek::pkcs8::KeypairBytes;
 use p256::{
-    SecretKey,
-    pkcs8::{EncodePrivateKey, LineEnding, ObjectIdentifier, PrivateKeyInfo, SecretDocument},
+    NistP256, SecretKey,
+    pkcs8::{
+        AssociatedOid, EncodePrivateKey, LineEnding, ObjectIdentifier, PrivateKeyInfo,
+        SecretDocument,
+        der::{
+            self, Decode, Reader, TagNumber,
+            asn1::{AnyRef, ContextSpecific, OctetStringRef},
+        },
+    },
 };
 use zeroize::{Zeroize, Zeroizing};
 
@@ -27,8 +34,13 @@ const PEM_END: &str = "-----END PRIVATE KEY-----\n";
 
 /// The key in PKCS#8 (RFC 5958), or in the older form of keys on a curve (RFC 5915).
 pub(super) fn decode(pem: &str) -> Result<SignatureKey, Error> {
-    let (label, document) = SecretDocument::from_pem(pem.trim_ascii_start())
-        .map_err(|error| invalid(format!("not a key in PEM: {error}")))?;
+    let (label, document) = SecretDocument::from_pem(pem.trim_ascii_start()).map_err(|error| {
+        invalid(match pem.matches("-----BEGIN ").count() {
+            0 | 1 => format!("not a key in PEM: {error}"),
+            // Of these, EC PARAMETERS and certificates are common.
+            _ => "there is more than one section in the PEM, and it has to be the key alone".into(),
+        })
+    })?;
     match label {
         "PRIVATE KEY" => {
             let info = PrivateKeyInfo::try_from(document.as_bytes())
@@ -41,7 +53,7 @@ pub(super) fn decode(pem: &str) -> Result<SignatureKey, Error> {
                 other => Err(invalid(format!("keys of the algorithm {other} are not supported"))),
             }
         }
-        "EC PRIVATE KEY" => decode_p256(SecretKey::from_sec1_der(document.as_bytes())),
+        "EC PRIVATE KEY" => decode_sec1(document.as_bytes()),
         "ENCRYPTED PRIVATE KEY" => Err(invalid("encrypted keys are not supported".into())),
         other => Err(invalid(format!("the PEM is labelled {other} and not PRIVATE KEY"))),
     }
@@ -59,6 +71,27 @@ fn decode_ed25519(info: PrivateKeyInfo<'_>) -> Result<SignatureKey, Error> {
         return Err(invalid(reason.into()));
     }
     Ok(SignatureKey::Ed25519(key))
+}
+
+/// The library does not look at the curve. Without a public key to compare it would take a key on any
+/// curve of that length.
+fn decode_sec1(key: &[u8]) -> Result<SignatureKey, Error> {
+    match named_curve(key) {
+        Ok(None | Some(NistP256::OID)) => decode_p256(SecretKey::from_sec1_der(key)),
+        Ok(Some(other)) => Err(invalid(format!("keys on the curve {other} are not supported"))),
+        Err(error) => Err(invalid(format!("not a key on P-256: {error}"))),
+    }
+}
+
+/// The parameters of an ECPrivateKey (RFC 5915, section 3).
+fn named_curve(key: &[u8]) -> der::Result<Option<ObjectIdentifier>> {
+    AnyRef::from_der(key)?.sequence(|fields| {
+        u8::decode(fields)?;
+        OctetStringRef::decode(fields)?;
+        let curve = ContextSpecific::decode_explicit(fields, TagNumber::N0)?;
+        fields.read_slice(fields.remaining_len())?;
+        Ok(curve.map(|curve| curve.value))
+    })
 }
 
 /// The library has compared the public key in the PEM, if there is one.

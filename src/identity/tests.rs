@@ -113,6 +113,36 @@ fn keys_on_p256_of_openssl_are_read_and_written_alike() {
 }
 
 #[test]
+fn a_pem_with_more_than_the_key_says_so() {
+    let parameters =
+        "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    for pem in [
+        // As `openssl ecparam -genkey` writes it without `-noout`.
+        format!("{parameters}{P256_SEC1_PEM}"),
+        format!("{OPENSSL_PEM}{parameters}"),
+        format!("{OPENSSL_PEM}{OPENSSL_PEM}"),
+    ] {
+        let error = Identity::from_pkcs8_pem("alice", &pem).unwrap_err();
+        assert!(error.to_string().contains("more than one section"), "{error}");
+    }
+}
+
+/// Written by `openssl ecparam -genkey -noout` and `openssl ec -no_public`: on secp256k1 and on P-256.
+#[test]
+fn a_key_on_another_curve_is_not_taken_for_one_on_p256() {
+    let other = "-----BEGIN EC PRIVATE KEY-----\n\
+                 MC4CAQEEIMd62gTZtOtonSUCSJ4DniJtWHVHn20cZKYwTiiL4DMNoAcGBSuBBAAK\n\
+                 -----END EC PRIVATE KEY-----\n";
+    let error = Identity::from_pkcs8_pem("alice", other).unwrap_err();
+    assert!(error.to_string().contains("1.3.132.0.10"), "{error}");
+    let right = "-----BEGIN EC PRIVATE KEY-----\n\
+                 MDECAQEEINzzCSKJVWUSqnPBQ71O9T97ShpA/9yzqd9JA3ztCPKmoAoGCCqGSM49\n\
+                 AwEH\n\
+                 -----END EC PRIVATE KEY-----\n";
+    assert!(Identity::from_pkcs8_pem("alice", right).is_ok());
+}
+
+#[test]
 fn a_key_on_p256_with_the_public_key_of_another_is_refused() {
     // The public key of the example in RFC 5903, section 8.1, in the place of its own.
     let other = "2rC2OVoJEFZGe+NaVy5JfDcBBNXlLYdA5o8MUoWcqLj0zRJDI1Uy7zF5Iyi1vqKdHI8rF3lWeaPrr/\

@@ -4,6 +4,7 @@ use std::{fs::File, io::Read, path::Path, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use webpki::EndEntityCert;
+use zeroize::Zeroizing;
 
 use super::{Identity, file_error, read_secret_file};
 use crate::{
@@ -72,7 +73,8 @@ impl Identity {
         key: impl AsRef<Path>,
     ) -> Result<Self, Error> {
         let (path, key_path) = (certificates.as_ref(), key.as_ref());
-        let mut text = String::new();
+        // The key may be in the same file. A text that grows leaves copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(MAX_CHAIN_PEM_LEN + 64));
         let file = File::open(path).map_err(|error| file_error(path, error))?;
         let read = file.take(MAX_CHAIN_PEM_LEN as u64 + 1).read_to_string(&mut text);
         read.map_err(|error| file_error(path, error))?;

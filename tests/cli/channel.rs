@@ -1,6 +1,11 @@
 //! `connect` and `listen` in pairs.
 
-use std::{process::Stdio, thread};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::Stdio,
+    thread,
+};
 
 use crate::setup::{Listener, Setup, assert_done, assert_failed, contents, text};
 
@@ -237,21 +242,17 @@ fn sessions_are_resumed_and_the_file_is_locked() {
 #[test]
 fn a_listener_that_is_kept_open_serves_one_after_another() {
     let setup = Setup::new();
-    let listener = setup.listen(&[&CLIENT[..], &["--keep-open"]].concat(), b"for the first");
+    let mut listener = setup.listen(&[&CLIENT[..], &["--keep-open"]].concat(), b"for the first");
     for expected in [&b"for the first"[..], b"", b""] {
         let output = setup.connect(&listener, &PINNED, b"x");
         assert_done(&output);
         assert_eq!(output.stdout, expected);
     }
     // Somebody who says something else is reported and not let in.
-    assert_eq!(
-        std::io::Write::write(
-            &mut std::net::TcpStream::connect(&listener.address).unwrap(),
-            b"GET / HTTP/1.1\r\n\r\n",
-        )
-        .unwrap(),
-        18
-    );
+    let mut browser = TcpStream::connect(&listener.address).unwrap();
+    browser.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    listener.wait_for("was not let in");
+    listener.wait_for("Does the other side speak this protocol?");
     assert_done(&setup.connect(&listener, &PINNED, b"x"));
 }
 
@@ -309,4 +310,114 @@ fn files_of_trust_that_are_not_right_say_which_line() {
             assert_failed(&output, 1, &["server.keys: group or others can write the file"]);
         }
     }
+}
+
+#[test]
+fn what_a_cut_has_left_of_stdin_is_no_whole_for_the_next_peer() {
+    let setup = Setup::new();
+    // More than fits between the two.
+    let mut listener =
+        setup.listen(&[&CLIENT[..], &["--keep-open", "-v"]].concat(), &contents(32_000_000));
+    let mut first = setup
+        .command(&["connect", &listener.address, "--server-name", "server"])
+        .args(["--identity", "client.pem", "--pinned", "server.keys"])
+        .spawn()
+        .unwrap();
+    let mut beginning = [0; 1000];
+    first.stdout.take().unwrap().read_exact(&mut beginning).unwrap();
+    assert!(beginning == contents(1000)[..]);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    listener.wait_for("client client, ");
+    let output = setup.connect(&listener, &PINNED, b"x");
+    assert_done(&output);
+    assert_eq!(output.stdout.len(), 0);
+}
+
+#[test]
+fn a_listener_goes_on_when_nobody_hears_what_it_says() {
+    let setup = Setup::new();
+    let options = [&CLIENT[..], &["--keep-open", "-v"]].concat();
+    let mut listener = setup.listen(&options, b"for the first");
+    listener.be_deaf();
+    let as_stranger = [&PINNED[..], &["--identity", "stranger.pem"]].concat();
+    assert_failed(&setup.connect(&listener, &as_stranger, b""), 5, &["access_denied"]);
+    let output = setup.connect(&listener, &PINNED, b"");
+    assert_done(&output);
+    assert_eq!(output.stdout, b"for the first");
+    assert_done(&setup.connect(&listener, &PINNED, b""));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn strangers_who_take_all_files_do_not_end_a_listener() {
+    let setup = Setup::new();
+    let mut command = std::process::Command::new("sh");
+    let limited = format!(
+        "ulimit -n 24; exec '{}' listen 127.0.0.1:0 --identity server.pem --pinned client.keys",
+        crate::setup::PROGRAM
+    );
+    command.current_dir(setup.path("")).args(["-c", &limited]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut listener = Listener::start(command, b"back");
+    let strangers: Vec<_> =
+        (0..24).map(|_| TcpStream::connect(&listener.address).unwrap()).collect();
+    listener.wait_for("no connection is taken: Too many open files");
+    drop(strangers);
+    let output = setup.connect(&listener, &PINNED, b"there");
+    assert_done(&output);
+    assert_eq!(output.stdout, b"back");
+    let (code, received, said) = listener.end();
+    assert_eq!((code, &received[..]), (Some(0), &b"there"[..]), "{said}");
+}
+
+#[test]
+fn secrets_are_written_down_when_asked_for() {
+    let setup = Setup::new();
+    let of_listener = [&CLIENT[..], &["--keep-open", "--key-log", "server.log"]].concat();
+    let mut listener = setup.listen(&of_listener, b"");
+    let connect = |options: &[&str], environment: &[(&str, &str)]| {
+        let arguments = ["connect", &listener.address, "--server-name", "server", "--identity"];
+        let mut command =
+            setup.command(&[&arguments[..], &["client.pem"], &PINNED, options].concat());
+        command.envs(environment.iter().copied()).output().unwrap()
+    };
+    for run in 1..=2 {
+        let output = connect(&["--key-log", "client.log"], &[("SSLKEYLOGFILE", "other.log")]);
+        assert_done(&output);
+        let warning = "WARNING: the secrets of this connection are written to client.log";
+        assert!(text(&output.stderr).contains(warning), "{output:?}");
+        let log = setup.read("client.log");
+        for direction in ["CLIENT", "SERVER"] {
+            let label = format!("MLS_TLS_{direction}_TRAFFIC_SECRET_1 ");
+            assert_eq!(log.matches(&label).count(), run, "{log}");
+        }
+    }
+    assert!(!setup.path("other.log").exists());
+    // Both ends have the same secrets.
+    let sorted = |name: &str| {
+        let mut lines: Vec<_> = setup.read(name).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted("server.log"), sorted("client.log"));
+    // As TLS libraries do.
+    let output = connect(&[], &[("SSLKEYLOGFILE", "other.log")]);
+    assert_done(&output);
+    assert!(text(&output.stderr).contains("are written to other.log"), "{output:?}");
+    assert!(setup.read("other.log").contains("MLS_TLS_CLIENT_TRAFFIC_SECRET_1 "));
+    // Without a word nothing is written.
+    let output = connect(&[], &[("SSLKEYLOGFILE", "")]);
+    assert_done(&output);
+    assert!(output.stderr.is_empty(), "{output:?}");
+    assert_failed(&connect(&["--key-log", "missing/log"], &[]), 1, &["missing/log: "]);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        for log in ["client.log", "server.log", "other.log"] {
+            let mode = std::fs::metadata(setup.path(log)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600, "{log}");
+        }
+    }
+    listener.kill();
 }

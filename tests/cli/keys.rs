@@ -71,6 +71,14 @@ fn a_name_that_cannot_be_and_a_key_that_is_none_are_refused() {
         fs::set_permissions(setup.path("bad.pem"), fs::Permissions::from_mode(0o600)).unwrap();
     }
     assert_failed(&setup.run(&["show", "bad.pem"]), 1, &["bad.pem: invalid key: "]);
+    // A directory, and a pipe, which would be empty when it is read for the second time.
+    let output = setup.run(&["show", "/", "--name", "a"]);
+    assert_failed(&output, 1, &["no identity: /: not a regular file"]);
+    #[cfg(unix)]
+    {
+        let output = setup.pipe(&["show", "/dev/stdin"], setup.read("server.pem").as_bytes());
+        assert_failed(&output, 1, &["no identity: /dev/stdin: not a regular file"]);
+    }
 }
 
 #[test]
@@ -125,6 +133,11 @@ fn wrong_arguments_have_a_code_of_their_own() {
     let output =
         setup.run(&["connect", ":1", "--identity", "client.pem", "--danger-accept-anyone"]);
     assert_failed(&output, 2, &["give --server-name"]);
+    for address in ["host.example", "127.0.0.1", "2001:db8::x", "host:", "host:70000"] {
+        let options = ["--identity", "client.pem", "--danger-accept-anyone", "--server-name", "a"];
+        let output = setup.run(&[&["connect", address], &options[..]].concat());
+        assert_failed(&output, 2, &["has no port: write HOST:PORT"]);
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(crate) struct Setup {
 pub(crate) struct Listener {
     child: Child,
     stdout: Option<JoinHandle<Vec<u8>>>,
-    stderr: BufReader<ChildStderr>,
+    stderr: Option<BufReader<ChildStderr>>,
     said: String,
     pub(crate) address: String,
 }
@@ -117,7 +117,7 @@ impl Listener {
             stdout.read_to_end(&mut content).unwrap();
             content
         });
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = child.stderr.take().map(BufReader::new);
         let said = String::new();
         let mut listener =
             Self { child, stdout: Some(stdout), stderr, said, address: String::new() };
@@ -134,13 +134,18 @@ impl Listener {
     pub(crate) fn wait_for(&mut self, part: &str) -> String {
         loop {
             let mut line = String::new();
-            let length = self.stderr.read_line(&mut line).unwrap();
+            let length = self.stderr.as_mut().unwrap().read_line(&mut line).unwrap();
             assert_ne!(length, 0, "it ended and did not say {part:?}, but:\n{}", self.said);
             self.said.push_str(&line);
             if line.contains(part) {
                 return line.trim_end().to_owned();
             }
         }
+    }
+
+    /// What it says from now on, nobody reads.
+    pub(crate) fn be_deaf(&mut self) {
+        self.stderr = None;
     }
 
     pub(crate) fn kill(&mut self) {
@@ -150,7 +155,7 @@ impl Listener {
 
     /// Waits for its end: the exit code, its stdout, and all that it has said.
     pub(crate) fn end(mut self) -> (Option<i32>, Vec<u8>, String) {
-        self.stderr.read_to_string(&mut self.said).unwrap();
+        self.stderr.as_mut().unwrap().read_to_string(&mut self.said).unwrap();
         let code = self.child.wait().unwrap().code();
         let content = self.stdout.take().unwrap().join().unwrap();
         (code, content, std::mem::take(&mut self.said))

@@ -292,6 +292,31 @@ fn revoked_certificates_are_refused() {
 }
 
 #[test]
+fn revocation_lists_of_openssl_that_cannot_be_used_say_why() {
+    let Some(pki) = Pki::new(ED25519) else { return };
+    pki.0.write("ca.cnf", CA_CONFIG.replace("crl_extensions=list\n", ""));
+    pki.0.write("number.txt", "");
+    fs::remove_file(pki.0.path("number.txt")).unwrap();
+    pki.0.write("ca.cnf", pki.0.read("ca.cnf").replace("crlnumber=number.txt\n", ""));
+    pki.ca("root", &["-gencrl", "-out", "old.crl"]);
+    let listener = pki.server();
+    let output = pki.connect(&listener, &["--crl", "old.crl"]);
+    assert_failed(&output, 1, &["old.crl: ", "version 1", "crl_extensions"]);
+    // One of another authority of the same name blames this side.
+    let Some(other) = Pki::new(ED25519) else { return };
+    for name in ["root", "middle"] {
+        other.ca(name, &["-gencrl", "-out", "other.crl"]);
+        pki.0.write(&format!("{name}.crl"), other.0.read("other.crl"));
+    }
+    let output = pki.connect(&listener, &["--crl", "root.crl", "--crl", "middle.crl"]);
+    assert_failed(
+        &output,
+        4,
+        &["signature is not that of the authority", "--crl files of this side"],
+    );
+}
+
+#[test]
 fn files_that_do_not_fit_say_which() {
     let Some(pki) = Pki::new(ED25519) else { return };
     let listener = pki.server();

@@ -15,6 +15,9 @@ use crate::{
 /// Room for some ten thousand peers.
 const MAX_LEN: usize = 1024 * 1024;
 
+/// Links that are followed to a file which is not there yet.
+const MAX_LINKS: usize = 40;
+
 /// A file that may not exist yet.
 pub(super) struct KnownFile {
     path: PathBuf,
@@ -63,12 +66,7 @@ impl KnownFile {
         role: Role,
         key: &PublicKey,
     ) -> Result<Lookup, ConfigError> {
-        // Where the path is a link, what it leads to is replaced, and not the link.
-        let path = match fs::canonicalize(&self.path) {
-            Ok(path) => path,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.path.clone(),
-            Err(error) => return Err(identity::file_error(&self.path, error)),
-        };
+        let path = target(&self.path).map_err(|error| identity::file_error(&self.path, error))?;
         let error = |error: io::Error| identity::file_error(&path, error);
         let _lock = lock(&path).map_err(error)?;
         let (mut content, old) = self.read()?;
@@ -108,6 +106,23 @@ impl KnownFile {
         }
         Ok((content, Some(file)))
     }
+}
+
+/// Where the path is a link, what it leads to is replaced, and not the link, even if nothing is there
+/// yet.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => return result,
+    }
+    let mut path = path.to_owned();
+    // More than this no file system follows, so that it ends.
+    for _ in 0..MAX_LINKS {
+        let Ok(next) = fs::read_link(&path) else { return Ok(path) };
+        // An absolute one replaces the directory.
+        path = path.parent().unwrap_or(&path).join(next);
+    }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 /// Only lines that begin with the name are parsed: this is done for each handshake.

@@ -443,3 +443,24 @@ fn a_link_stays_a_link() {
     assert!(setup.path().symlink_metadata().unwrap().is_symlink());
     assert_eq!(fs::read_to_string(target).unwrap(), format!("# here\nalice {KEY_1}\n"));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_file_that_is_not_there_yet_leads_to_it() {
+    let setup = Setup::new();
+    let elsewhere = setup.directory.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink("elsewhere/link", setup.path()).unwrap();
+    std::os::unix::fs::symlink("target", elsewhere.join("link")).unwrap();
+    let peers = setup.peers(FirstUse::Remember);
+    for name in ["alice", "bob"] {
+        INITIATOR.of(&peers, name, &key(KEY_1)).unwrap();
+    }
+    assert!(setup.path().symlink_metadata().unwrap().is_symlink());
+    let content = fs::read_to_string(elsewhere.join("target")).unwrap();
+    assert_eq!(content, format!("alice {KEY_1}\nbob {KEY_1}\n"));
+
+    fs::remove_file(setup.path()).unwrap();
+    std::os::unix::fs::symlink("known", setup.path()).unwrap();
+    assert!(KnownPeers::open(setup.path(), |_| FirstUse::Remember).is_err());
+}

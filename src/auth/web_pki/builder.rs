@@ -7,12 +7,13 @@ use rustls_pki_types::{
     pem::{self, PemObject},
 };
 use webpki::{
-    CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
-    UnknownStatusPolicy,
+    CertRevocationList, Error as PkiError, ExpirationPolicy, OwnedCertRevocationList,
+    RevocationCheckDepth, UnknownStatusPolicy,
 };
 
 use super::{Inner, RevocationPolicy, WebPkiVerifier};
 use crate::{
+    certificate,
     crypto::{CipherSuite, CryptoProvider},
     error::{ConfigError, Error},
     identity,
@@ -27,10 +28,13 @@ const MAX_INTERMEDIATES: usize = 6;
 /// write is refused; on other systems this is not checked.
 pub struct WebPkiVerifierBuilder {
     roots: Vec<TrustAnchor<'static>>,
-    revocation_lists: Vec<CertRevocationList<'static>>,
+    /// With what `revocation_list_order` says of each.
+    revocation_lists: Vec<(ListOrder, CertRevocationList<'static>)>,
     revocation: RevocationPolicy,
     max_intermediates: usize,
 }
+
+type ListOrder = Option<(String, [u8; 20])>;
 
 impl WebPkiVerifierBuilder {
     pub(super) fn new() -> Self {
@@ -51,8 +55,12 @@ impl WebPkiVerifierBuilder {
     /// # Errors
     ///
     /// [`ConfigError::Certificate`] if there is none, or one that does not parse.
-    pub fn roots_pem(mut self, pem: &str) -> Result<Self, Error> {
-        for root in sections::<CertificateDer<'static>>(pem.as_bytes(), "certificate")? {
+    pub fn roots_pem(self, pem: &str) -> Result<Self, Error> {
+        self.roots_in(pem.as_bytes())
+    }
+
+    fn roots_in(mut self, pem: &[u8]) -> Result<Self, Error> {
+        for root in sections::<CertificateDer<'static>>(pem, "certificate")? {
             self = self.root_der(&root)?;
         }
         Ok(self)
@@ -65,7 +73,7 @@ impl WebPkiVerifierBuilder {
     /// [`ConfigError::File`] if the file cannot be read or can be written by others, otherwise as
     /// [`WebPkiVerifierBuilder::roots_pem`].
     pub fn roots_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        self.roots_pem(&identity::read_trusted_file(path.as_ref())?)
+        self.roots_in(&identity::read_trusted_file(path.as_ref())?)
     }
 
     /// Believes the authority with this certificate in DER.
@@ -111,9 +119,12 @@ impl WebPkiVerifierBuilder {
     /// # Errors
     ///
     /// [`ConfigError::Certificate`] if there is none, or one that does not parse.
-    pub fn revocation_lists_pem(mut self, pem: &str) -> Result<Self, Error> {
-        let lists =
-            sections::<CertificateRevocationListDer<'static>>(pem.as_bytes(), "revocation list")?;
+    pub fn revocation_lists_pem(self, pem: &str) -> Result<Self, Error> {
+        self.revocation_lists_in(pem.as_bytes())
+    }
+
+    fn revocation_lists_in(mut self, pem: &[u8]) -> Result<Self, Error> {
+        let lists = sections::<CertificateRevocationListDer<'static>>(pem, "revocation list")?;
         for list in lists {
             self = self.revocation_list_der(&list)?;
         }
@@ -127,19 +138,23 @@ impl WebPkiVerifierBuilder {
     /// [`ConfigError::File`] if the file cannot be read or can be written by others, otherwise as
     /// [`WebPkiVerifierBuilder::revocation_lists_pem`].
     pub fn revocation_lists_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
-        self.revocation_lists_pem(&identity::read_trusted_file(path.as_ref())?)
+        self.revocation_lists_in(&identity::read_trusted_file(path.as_ref())?)
     }
 
     /// Holds certificates against this revocation list in DER. Its signature is verified when a
-    /// certificate is.
+    /// certificate is. Of several lists of one authority for the same certificates, the newest counts.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Certificate`] if it does not parse.
+    /// [`ConfigError::Certificate`] if it does not parse, or is one that cannot be used: of version 1,
+    /// for a part of the reasons, or the difference to another list.
     pub fn revocation_list_der(mut self, list: &[u8]) -> Result<Self, Error> {
-        let list = OwnedCertRevocationList::from_der(list)
-            .map_err(|error| ConfigError::Certificate(format!("of a revocation list: {error}")))?;
-        self.revocation_lists.push(list.into());
+        let parsed = OwnedCertRevocationList::from_der(list).map_err(|error| {
+            let reason = unusable_list(list, &error);
+            ConfigError::Certificate(format!("of a revocation list: {reason}"))
+        })?;
+        let order = certificate::revocation_list_order(list);
+        self.revocation_lists.push((order, parsed.into()));
         Ok(self)
     }
 
@@ -184,7 +199,10 @@ impl WebPkiVerifierBuilder {
             return Err(ConfigError::OutOfRange("max_intermediates must be at most 6").into());
         }
         let digest = self.digest()?;
-        let Self { roots, revocation_lists, revocation, max_intermediates } = self;
+        let Self { roots, mut revocation_lists, revocation, max_intermediates } = self;
+        // webpki takes the first list that is for a certificate.
+        revocation_lists.sort_by(|(one, _), (other, _)| other.cmp(one));
+        let revocation_lists = revocation_lists.into_iter().map(|(_, list)| list).collect();
         let inner = Inner { roots, revocation_lists, revocation, max_intermediates, digest };
         Ok(WebPkiVerifier { inner: Arc::new(inner) })
     }
@@ -233,6 +251,24 @@ impl fmt::Debug for WebPkiVerifierBuilder {
             .field("revocation_lists", &self.revocation_lists.len())
             .field("max_intermediates", &self.max_intermediates)
             .finish_non_exhaustive()
+    }
+}
+
+/// Why webpki does not take a revocation list.
+fn unusable_list(list: &[u8], error: &PkiError) -> String {
+    match error {
+        PkiError::UnsupportedDeltaCrl => "it is a delta: the whole list is needed".into(),
+        PkiError::UnsupportedIndirectCrl => "it is of another authority's certificates".into(),
+        PkiError::UnsupportedRevocationReasonsPartitioning => {
+            "it is for a part of the reasons only".into()
+        }
+        PkiError::UnsupportedCriticalExtension => {
+            "it has a critical extension that is not supported".into()
+        }
+        error => match certificate::revocation_list_lack(list) {
+            Some(lack) => lack.into(),
+            None => format!("it does not parse: {error}"),
+        },
     }
 }
 

@@ -33,29 +33,32 @@ use crate::{
 /// - A path leads from it to a root, over certificates that the peer has sent. Signatures, validity at
 ///   the time of the question, name constraints, basic constraints and path lengths are right, and
 ///   there are no more intermediate certificates than allowed. The validity of a root itself does not
-///   count.
+///   count. Constraints on names of the types directoryName, rfc822Name and uniformResourceIdentifier
+///   cannot be verified: certificates that have such names below them are refused.
 /// - A responder's certificate is for servers, and an initiator's for clients, if it has an extended
 ///   key usage at all. Members of a universe of Distributed MLS all have to be clients.
 /// - A responder's certificate has the server name that the initiator asked for among its subject
 ///   alternative names, as a DNS name or an IP address. The common name does not count.
-/// - If there are revocation lists, the certificate and the intermediate ones are on none, and there is
-///   a list for each: see [`WebPkiVerifierBuilder::allow_unknown_revocation_status`].
+/// - If there are revocation lists, there is one for the certificate and for each intermediate one, and
+///   it is not on it: see [`WebPkiVerifierBuilder::allow_unknown_revocation_status`]. Of several lists
+///   of one authority, the newest counts.
 /// - Inside a channel the peer may change to another certificate, for another key or the same, that
 ///   gives it the same name. When a session is resumed, all of this still has to hold; a channel that
-///   stands goes on although a certificate in it has expired or was revoked.
+///   stands goes on although a certificate in it has expired or was revoked, unless there is a
+///   [`revisit_interval`](crate::ConfigBuilder::revisit_interval).
 ///
 /// A responder's name is then the server name that was asked for. An initiator's is the first subject
-/// alternative name of its certificate that is a DNS name, a mailbox, a URI or an IP address; the
-/// common name if there is no such extension. Names of different kinds are not told apart, so an
-/// authority has to give each to one holder only, and whoever does not trust it that far in common
-/// names demands the extension. A name that an [`Identity`](crate::Identity) could not have does not
-/// count.
+/// alternative name of its certificate that is a DNS name, a mailbox, a URI or an IP address. It has to
+/// have the form of its kind, so that it cannot be taken for one of another: a mailbox has an `@` and no
+/// colon, a URI begins with a scheme. If there is no such extension, it is the common name, unless an
+/// authority of the path has name constraints, which say nothing of that one. A name that an
+/// [`Identity`](crate::Identity) could not have does not count.
 ///
 /// The roots are the same for both roles. Whoever connects to servers of the web and serves clients of
 /// an authority of its own needs a configuration for each.
 ///
-/// Revocation lists have to be of version 2, and grow old. To renew them while the service is in use, share it as an
-/// `Arc<RwLock<WebPkiVerifier>>` and replace it.
+/// Revocation lists have to be of version 2, and grow old. To renew them while the service is in use,
+/// share it as an `Arc<RwLock<WebPkiVerifier>>` and replace it.
 ///
 /// ```no_run
 /// use mls_channel::{Config, Identity, WebPkiVerifier};
@@ -136,9 +139,14 @@ impl WebPkiVerifier {
         };
         let now = request.now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let lists: Vec<_> = self.inner.revocation_lists.iter().collect();
-        let is_short_enough = |path: &VerifiedPath<'_>| {
+        // A constraint of an authority is on alternative names; the common name could be any.
+        let needs_free_path = certificate::has_common_name_alone(own);
+        let check_path = |path: &VerifiedPath<'_>| {
             if path.intermediate_certificates().count() > self.inner.max_intermediates {
                 return Err(PkiError::MaximumPathDepthExceeded);
+            }
+            if needs_free_path && is_constrained(path) {
+                return Err(PkiError::NameConstraintViolation);
             }
             Ok(())
         };
@@ -150,7 +158,7 @@ impl WebPkiVerifier {
                 UnixTime::since_unix_epoch(now),
                 usage,
                 self.inner.revocation.options(&lists),
-                Some(&is_short_enough),
+                Some(&check_path),
             )
             .map_err(refusal)?;
         let names = certificate::names(own);
@@ -212,6 +220,13 @@ impl RevocationPolicy {
     }
 }
 
+/// An authority of the path may give certain names only.
+fn is_constrained(path: &VerifiedPath<'_>) -> bool {
+    let is_constrained =
+        |certificate: &webpki::Cert<'_>| certificate::has_name_constraints(&certificate.der());
+    path.anchor().name_constraints.is_some() || path.intermediate_certificates().any(is_constrained)
+}
+
 fn check_name(
     certificate: &EndEntityCert<'_>,
     server_name: &ServerName,
@@ -246,6 +261,41 @@ fn refusal(error: PkiError) -> AuthenticationError {
         PkiError::UnknownIssuer => E::UnknownIssuer,
         PkiError::EmptyEkuExtension | PkiError::RequiredEkuNotFoundContext(_) => E::WrongPurpose,
         PkiError::MaximumPathDepthExceeded => E::ChainTooLong,
-        other => E::InvalidCertificate(other.to_string()),
+        PkiError::InvalidCrlSignatureForPublicKey => {
+            E::InvalidRevocationList("its signature is not that of the authority".into())
+        }
+        PkiError::IssuerNotCrlSigner => {
+            E::InvalidRevocationList("the authority may not sign lists (cRLSign)".into())
+        }
+        error @ (PkiError::UnsupportedCrlSignatureAlgorithmContext(_)
+        | PkiError::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_)) => {
+            E::InvalidRevocationList(error.to_string())
+        }
+        other => E::InvalidCertificate(explain(&other)),
     }
+}
+
+/// What webpki has no sentence for.
+fn explain(error: &PkiError) -> String {
+    let sentence = match error {
+        PkiError::CaUsedAsEndEntity => {
+            "the peer's own is that of an authority, and has to have basicConstraints=CA:FALSE"
+        }
+        PkiError::EndEntityUsedAsCa => {
+            "one that has issued another is not that of an authority (basicConstraints=CA:TRUE)"
+        }
+        PkiError::UnsupportedCertVersion => "it is not of version 3",
+        PkiError::NameConstraintViolation => {
+            "an authority above it may only give other names, and no common name without a subject \
+             alternative name"
+        }
+        PkiError::PathLenConstraintViolated => {
+            "there are more authorities below one than it allows (pathlen)"
+        }
+        PkiError::UnsupportedCriticalExtension => {
+            "it has a critical extension that is not supported"
+        }
+        other => return other.to_string(),
+    };
+    sentence.into()
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::{
     auth::{PresentedIdentity, validate},
-    certificate::tests::{Authority, CertificateParams, named},
+    certificate::tests::{Authority, CertificateParams, DnType, SanType, named},
     error::{ConfigError, Error},
     identity::{Identity, PublicKey},
     wire::decode_certificates,
@@ -71,7 +71,7 @@ fn the_common_name_is_no_server_name() {
     let root = Authority::root("root");
     let service = root.verifier().build().unwrap();
     let mut params = named(&[]);
-    params.distinguished_name.push(rcgen::DnType::CommonName, "server.example");
+    params.distinguished_name.push(DnType::CommonName, "server.example");
     let server = root.identify(&params);
     assert_eq!(ask(&service, &server), Ok("server.example".into()));
     let answer = ask_for(&service, &server, Some("server.example"), Purpose::Handshake);
@@ -169,7 +169,7 @@ fn revocation_lists_are_obeyed() {
         assert_eq!(ask(&builder.build().unwrap(), &alice), answer);
     }
     let answer = ask(&verifier(&[&clean_root, &forged]).build().unwrap(), &alice);
-    assert!(matches!(answer, Err(E::InvalidCertificate(_))), "{answer:?}");
+    assert!(matches!(answer, Err(E::InvalidRevocationList(_))), "{answer:?}");
     let old = middle.revoke_until(&[], 2021);
     let service = verifier(&[&clean_root, &old]);
     assert_eq!(ask(&service.build().unwrap(), &alice), Ok("alice".into()));
@@ -206,6 +206,118 @@ fn constraints_of_an_authority_hold() {
     let alice = Identity::from_x509_pem(&pem, &own.to_pkcs8_pem().unwrap()).unwrap();
     let answer = ask(&root.verifier().build().unwrap(), &alice);
     assert!(matches!(answer, Err(AuthenticationError::InvalidCertificate(_))), "{answer:?}");
+}
+
+#[test]
+fn an_authority_gives_only_the_names_that_it_may() {
+    let root = Authority::root("root");
+    let middle = root.constrained_intermediate("middle", "clients.example");
+    let with = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = named(&[]);
+        change(&mut params);
+        params
+    };
+    let common = with(&|params| {
+        params.distinguished_name.push(DnType::CommonName, "admin.example");
+    });
+    let uri = |uri: &str| {
+        with(&|params| params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())])
+    };
+    let constrained = Authority::constrained_root("constrained", "clients.example");
+    let below = constrained.intermediate("below");
+    for (root, issuer) in [(&root, &middle), (&constrained, &constrained), (&constrained, &below)] {
+        let service = root.verifier().build().unwrap();
+        let alice = issuer.identify(&named(&["alice.clients.example"]));
+        assert_eq!(ask(&service, &alice), Ok("alice.clients.example".into()));
+        // Another name, in each of the places where one can be.
+        for params in [&named(&["admin.example"]), &common] {
+            let answer = ask(&service, &issuer.identify(params));
+            assert!(
+                matches!(answer, Err(AuthenticationError::InvalidCertificate(_))),
+                "{answer:?}"
+            );
+        }
+        // There is no constraint on these. A name of this kind is not taken for one of another.
+        let alice = issuer.identify(&uri("spiffe://example/alice"));
+        assert_eq!(ask(&service, &alice), Ok("spiffe://example/alice".into()));
+        let key = Identity::generate("key").unwrap();
+        let pem = issuer.certificates(&uri("admin.example"), &key);
+        let chain = certificate::tests::der(&pem);
+        let request = AuthenticationRequest::new(
+            PresentedIdentity::x509(&chain, key.public_key().as_bytes()),
+            Role::Initiator,
+            None,
+            Purpose::Handshake,
+            SystemTime::now(),
+        );
+        let answer = service.authenticate(&request);
+        assert!(matches!(answer, Err(AuthenticationError::InvalidCertificate(_))), "{answer:?}");
+    }
+    // An authority without constraints may give a common name.
+    let admin = root.intermediate("free").identify(&common);
+    assert_eq!(ask(&root.verifier().build().unwrap(), &admin), Ok("admin.example".into()));
+}
+
+#[test]
+fn the_newest_list_of_an_authority_counts() {
+    let root = Authority::root("root");
+    let params = named(&["alice"]);
+    let alice = root.identify(&params);
+    let serial = certificate::tests::serial(&params);
+    let revoked = Err(AuthenticationError::Revoked);
+    for (old, new, answer) in [
+        (root.list(&[], 2020, 2090, 1), root.list(&[serial], 2021, 2090, 2), revoked.clone()),
+        // Made in the same second.
+        (root.list(&[], 2020, 2090, 255), root.list(&[serial], 2020, 2090, 256), revoked),
+        // It was only on hold.
+        (
+            root.list(&[serial], 2020, 2090, 1),
+            root.list(&[], 2021, 2090, 2),
+            Ok("alice".to_owned()),
+        ),
+    ] {
+        for lists in [[&old, &new], [&new, &old]] {
+            let pem = lists.map(String::as_str).concat();
+            let service = root.verifier().revocation_lists_pem(&pem).unwrap().build().unwrap();
+            assert_eq!(ask(&service, &alice), answer);
+        }
+    }
+}
+
+#[test]
+fn a_list_that_cannot_be_used_says_why() {
+    let with = |list: &[u8]| {
+        let error = Authority::root("root").verifier().revocation_list_der(list).unwrap_err();
+        assert!(matches!(error, Error::Config(ConfigError::Certificate(_))), "{error}");
+        error.to_string()
+    };
+    let wrap = |tag: u8, content: &[u8]| {
+        [&[tag, u8::try_from(content.len()).unwrap()][..], content].concat()
+    };
+    let algorithm = wrap(0x30, &[6, 3, 0x2b, 0x65, 0x70]);
+    let issuer = wrap(0x30, &wrap(0x31, &wrap(0x30, b"\x06\x03\x55\x04\x03\x0c\x01r")));
+    let [made, renewed] = [b"\x17\x0d200101000000Z", b"\x17\x0d900101000000Z"].map(|t| t.to_vec());
+    let extensions = |id: u8, value: &[u8]| {
+        wrap(0xa0, &wrap(0x30, &wrap(0x30, &[&[6, 3, 0x55, 0x1d, id], value].concat())))
+    };
+    let number = extensions(20, b"\x04\x03\x02\x01\x01");
+    let delta = extensions(27, b"\x01\x01\xff\x04\x03\x02\x01\x01");
+    let critical = extensions(99, b"\x01\x01\xff\x04\x00");
+    let version = [2, 1, 1].to_vec();
+    for (parts, reason) in [
+        (vec![&algorithm, &issuer, &made, &renewed], "version 1"),
+        (vec![&algorithm, &issuer, &made], "version 1"),
+        (vec![&version, &algorithm, &issuer, &made, &number], "nextUpdate"),
+        (vec![&version, &algorithm, &issuer, &made, &renewed], "no extensions"),
+        (vec![&version, &algorithm, &issuer, &made, &renewed, &delta], "delta"),
+        (vec![&version, &algorithm, &issuer, &made, &renewed, &critical], "critical extension"),
+    ] {
+        let tbs = wrap(0x30, &parts.into_iter().flatten().copied().collect::<Vec<_>>());
+        let list = wrap(0x30, &[tbs, algorithm.clone(), vec![3, 2, 0, 0]].concat());
+        let said = with(&list);
+        assert!(said.contains(reason), "{reason}: {said}");
+    }
+    assert!(with(b"garbage").contains("does not parse"));
 }
 
 #[test]
@@ -280,6 +392,31 @@ fn files_that_others_can_write_are_refused() {
         let error = read().unwrap_err();
         assert!(error.to_string().contains("can write the file"), "{error}");
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+}
+
+#[test]
+fn files_need_be_no_text_beside_their_certificates() {
+    let root = Authority::root("root");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    let write = |content: &[u8]| {
+        std::fs::write(&path, content).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+    };
+    write(&[b"Autorit\xe9\n", root.pem().as_bytes()].concat());
+    assert!(WebPkiVerifier::builder().roots_file(&path).is_ok());
+    write(&certificate::tests::der(root.pem())[0]);
+    for result in [
+        WebPkiVerifier::builder().roots_file(&path),
+        WebPkiVerifier::builder().revocation_lists_file(&path),
+    ] {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("in the PEM"), "{error}");
     }
 }
 

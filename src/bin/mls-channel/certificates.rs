@@ -1,15 +1,21 @@
 //! What is in certificates, for a human.
 
-use std::{fmt, fs::File, io::Read, path::Path};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use mls_channel::internal::CertificateFields;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 
 /// A file with certificates is far smaller than this, in bytes.
-const MAX_FILE_LEN: u64 = 256 * 1024;
+const MAX_FILE_LEN: u64 = 1024 * 1024;
 /// How much of names is in a message, in characters.
 const MAX_BRIEF_LEN: usize = 200;
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -34,9 +40,9 @@ impl Certificates {
     /// Those in a PEM file.
     pub(crate) fn read_file(path: &Path) -> Result<Self, Failure> {
         let failure = |reason: String| Failure::local(format!("{}: {reason}", path.display()));
-        let text = read(path).map_err(|error| failure(error.to_string()))?;
+        let content = read(path).map_err(|error| failure(error.to_string()))?;
         let certificates: Result<Vec<CertificateDer<'_>>, _> =
-            CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+            CertificateDer::pem_slice_iter(&content).collect();
         let certificates = certificates.map_err(|error| failure(format!("not a PEM: {error}")))?;
         if certificates.is_empty() {
             return Err(failure("there is no certificate in the PEM".into()));
@@ -155,13 +161,24 @@ fn shorten(mut text: String) -> String {
 
 /// Whether a file holds certificates and no key. What is wrong with it is found later.
 pub(crate) fn is_certificate_file(path: &Path) -> bool {
-    read(path).is_ok_and(|text| text.contains(BEGIN) && !text.contains(SECRET))
+    if !path.is_file() {
+        return false;
+    }
+    // It may be a secret key, after all.
+    let mut beginning = Zeroizing::new(Vec::new());
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_FILE_LEN).read_to_end(&mut beginning));
+    let has = |part: &str| beginning.windows(part.len()).any(|bytes| bytes == part.as_bytes());
+    read.is_ok() && has(BEGIN) && !has(SECRET)
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE_LEN).read_to_string(&mut text)?;
-    Ok(text)
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(MAX_FILE_LEN + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_FILE_LEN {
+        return Err(io::Error::other("too long for a file with certificates"));
+    }
+    Ok(content)
 }
 
 #[cfg(test)]

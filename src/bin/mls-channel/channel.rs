@@ -1,18 +1,23 @@
 //! How the channel behaves.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::Args;
-use mls_channel::{CipherSuite, Config, Identity, Limits, RedbStore, RekeyPolicy};
+use mls_channel::{CipherSuite, Config, Identity, KeyLogFile, Limits, RedbStore, RekeyPolicy};
 
 use crate::{
     failure::Failure,
+    terminal,
     trust::{OnFirstUse, Trust, TrustOptions},
     units,
 };
+
+/// Where programs with TLS find the name of such a file.
+const KEY_LOG_VARIABLE: &str = "SSLKEYLOGFILE";
 
 #[derive(Args)]
 pub(crate) struct ChannelOptions {
@@ -42,6 +47,11 @@ pub(crate) struct ChannelOptions {
     /// Keep sessions in this file, so that the next connection resumes this one. It holds secrets
     #[arg(long, value_name = "FILE")]
     sessions: Option<PathBuf>,
+    /// Append the secrets of the connections to this file, in the format of NSS [default: the file that
+    /// the environment variable SSLKEYLOGFILE names, if any]. WARNING: whoever has it reads all that is
+    /// sent and received. For debugging only
+    #[arg(long, value_name = "FILE")]
+    key_log: Option<PathBuf>,
     /// How long a handshake may take, the answer of a human included
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::time)]
     timeout: Duration,
@@ -85,7 +95,19 @@ impl ChannelOptions {
             })?;
             builder = builder.session_store(store);
         }
+        if let Some(path) = self.key_log_file() {
+            builder = builder.key_log(KeyLogFile::open(&path)?);
+            terminal::say(format_args!(
+                "mls-channel: WARNING: the secrets of this connection are written to {}",
+                path.display()
+            ));
+        }
         Ok(builder.build()?)
+    }
+
+    fn key_log_file(&self) -> Option<PathBuf> {
+        let of_environment = || env::var_os(KEY_LOG_VARIABLE).filter(|path| !path.is_empty());
+        self.key_log.clone().or_else(|| of_environment().map(PathBuf::from))
     }
 }
 

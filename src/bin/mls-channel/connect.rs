@@ -49,7 +49,7 @@ impl ConnectCommand {
             .await
             .map_err(failure)?;
         let verbose = self.channel.verbose;
-        pipe::run(stream, &mut tokio::io::stdin(), verbose, failure).await
+        pipe::run(stream, &mut pipe::Input::new(), verbose, failure).await
     }
 }
 
@@ -65,6 +65,10 @@ pub(crate) fn server_name(name: Option<&ServerName>, address: &str) -> Result<Se
 }
 
 pub(crate) async fn open(address: &str) -> Result<TcpStream, Failure> {
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none() {
+        return Err(Failure::arguments(format!("{address:?} has no port: write HOST:PORT")));
+    }
     let socket = TcpStream::connect(address).await.and_then(|socket| {
         socket.set_nodelay(true)?;
         Ok(socket)

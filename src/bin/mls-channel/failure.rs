@@ -128,11 +128,10 @@ fn not_certified(error: &AuthenticationError, certificates: &Certificates) -> St
         E::UnsupportedCredential(_) => {
             "The peer has certificates: to believe those of its authority, give --roots.".into()
         }
-        E::InvalidCertificate(_) => {
-            "The certificate of a party has to be of version 3 and not one of an authority: \
-             basicConstraints=CA:FALSE."
-                .into()
+        E::InvalidRevocationList(_) => {
+            "That is a matter of the --crl files of this side, and not of the peer.".into()
         }
+        E::InvalidCertificate(_) => "The peer needs another certificate.".into(),
         _ => return String::new(),
     };
     format!("\nThe peer presented:\n{}\n{hint}", certificates.brief())

@@ -84,6 +84,7 @@ impl CertifiedOptions {
     /// `None`: there are none.
     pub(crate) fn load(&self) -> Result<Option<(Identity, Own)>, Failure> {
         let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(None) };
+        check_regular(cert)?;
         let identity = Identity::read_x509_pem_files(cert, key).map_err(|error| {
             let reason = failure::describe(&error);
             let (file, hint) = match &error {
@@ -103,6 +104,7 @@ impl CertifiedOptions {
 /// Reads a key file of either form.
 pub(crate) fn load(path: &Path, name: Option<&str>) -> Result<Identity, Failure> {
     let name = name_of(path, name)?;
+    check_regular(path)?;
     let identity = match is_openssh(path) {
         true => Identity::read_openssh_file(&name, path, || passphrase(path)),
         false => Identity::read_pem_file(&name, path),
@@ -118,6 +120,16 @@ pub(crate) fn load(path: &Path, name: Option<&str>) -> Result<Identity, Failure>
             false => failure.with_hint(&format!("Make a key with: mls-channel keygen {file}")),
         }
     })
+}
+
+/// Such files are opened twice, and a pipe gives its content once. What is not there is found later.
+fn check_regular(path: &Path) -> Result<(), Failure> {
+    match path.metadata() {
+        Ok(metadata) if !metadata.is_file() => {
+            Err(Failure::local(format!("no identity: {}: not a regular file", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The name that was given, or that of the file.

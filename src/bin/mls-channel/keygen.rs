@@ -8,7 +8,7 @@ use mls_channel::{Identity, SignatureScheme};
 use crate::{
     failure::Failure,
     identity::{self, KeyFormat},
-    show,
+    show, terminal,
 };
 
 const EXAMPLES: &str = "\
@@ -43,9 +43,12 @@ impl Keygen {
             KeyFormat::Pem => identity.write_pem_file(&self.file)?,
             KeyFormat::Openssh => identity.write_openssh_file(&self.file)?,
         }
-        eprintln!("Wrote {}, which is secret. This line is public:", self.file.display());
+        terminal::say(format_args!(
+            "Wrote {}, which is secret. This line is public:",
+            self.file.display()
+        ));
         show::print(&identity.public_line())?;
-        eprintln!("Its fingerprint is {}", identity.public_key().fingerprint());
+        terminal::say(format_args!("Its fingerprint is {}", identity.public_key().fingerprint()));
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The responder.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use mls_channel::{Config, MlsAcceptor, MlsListener};
@@ -9,9 +9,12 @@ use crate::{
     channel::ChannelOptions,
     failure::Failure,
     identity::{IdentityOptions, Own},
-    pipe,
+    pipe, terminal,
     trust::{self, Trust, TrustOptions},
 };
+
+/// After how long connections are taken again when there was no room for one.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +38,8 @@ pub(crate) struct Listen {
     authorized_keys: Option<PathBuf>,
     #[command(flatten)]
     channel: ChannelOptions,
-    /// Serve one peer after another; stdin is for the first that takes it
+    /// Serve one peer after another. Stdin is for the first that takes any of it; the others are sent
+    /// nothing
     #[arg(long)]
     keep_open: bool,
     /// Where to listen; port 0 takes a free one
@@ -51,15 +55,23 @@ impl Listen {
         let mut listener = self.listen(config, trust, own.clone()).await?;
         let verbose = self.channel.verbose;
         let failure = |error| Failure::channel(&error, None, &own);
-        let mut stdin = tokio::io::stdin();
+        let mut input = pipe::Input::new();
         loop {
-            let (stream, address) = listener.accept().await.map_err(failure)?;
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                // Too many files are open, for example, which strangers can bring about.
+                Err(error) => {
+                    terminal::say(format_args!("mls-channel: no connection is taken: {error}"));
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
             if !self.keep_open {
                 drop(listener);
-                return pipe::run(stream, &mut stdin, verbose, failure).await;
+                return pipe::run(stream, &mut input, verbose, failure).await;
             }
-            if let Err(failure) = pipe::run(stream, &mut stdin, verbose, failure).await {
-                eprintln!("mls-channel: {address}: {failure}");
+            if let Err(failure) = pipe::run(stream, &mut input, verbose, failure).await {
+                terminal::say(format_args!("mls-channel: {address}: {failure}"));
             }
         }
     }
@@ -71,10 +83,10 @@ impl Listen {
         let acceptor = MlsAcceptor::from(Arc::new(config));
         let listener = MlsListener::bind(&self.address, acceptor).await.map_err(no_listener)?;
         let address = listener.local_addr().map_err(no_listener)?;
-        eprintln!("listening on {address}");
+        terminal::say(format_args!("listening on {address}"));
         Ok(listener.on_failure(move |address, error| {
             let failure = Failure::channel(error, trust.take_refused().as_ref(), &own);
-            eprintln!("mls-channel: {address} was not let in: {failure}");
+            terminal::say(format_args!("mls-channel: {address} was not let in: {failure}"));
         }))
     }
 }

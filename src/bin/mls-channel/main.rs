@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("mls-channel: {failure}");
+            terminal::say(format_args!("mls-channel: {failure}"));
             failure.exit_code()
         }
     }

@@ -10,22 +10,41 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, terminal};
 
 /// How much is read and written at once.
 const BUFFER: usize = 128 * 1024;
 
+/// Stdin, which is for one peer: what a cut has left of it is no whole that another one could take.
+pub(crate) struct Input {
+    stdin: Stdin,
+    is_taken: bool,
+}
+
+impl Input {
+    pub(crate) fn new() -> Self {
+        Self { stdin: tokio::io::stdin(), is_taken: false }
+    }
+
+    async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let length = self.stdin.read(buffer).await;
+        let length = length.map_err(|error| Failure::local(format!("stdin: {error}")))?;
+        self.is_taken = true;
+        Ok(length)
+    }
+}
+
 /// Sends stdin to its end and receives to the end of the peer's direction, each as long as it takes.
 pub(crate) async fn run(
     stream: MlsStream<TcpStream>,
-    stdin: &mut Stdin,
+    input: &mut Input,
     verbose: bool,
     failure: impl Fn(io::Error) -> Failure,
 ) -> Result<(), Failure> {
     let events = Events::new(verbose, &stream);
     let (mut receiver, mut sender) = stream.into_split();
     let result = tokio::try_join!(
-        send(&mut sender, stdin, &events, &failure),
+        send(&mut sender, input, &events, &failure),
         receive(&mut receiver, &events, &failure),
     );
     events.end(receiver.statistics());
@@ -36,16 +55,17 @@ pub(crate) async fn run(
 /// for the whole.
 async fn send(
     channel: &mut OwnedWriteHalf<TcpStream>,
-    stdin: &mut Stdin,
+    input: &mut Input,
     events: &Events,
     failure: &impl Fn(io::Error) -> Failure,
 ) -> Result<(), Failure> {
+    let is_for_another = input.is_taken;
     let mut buffer = vec![0; BUFFER];
     loop {
-        let length = stdin
-            .read(&mut buffer)
-            .await
-            .map_err(|error| Failure::local(format!("stdin: {error}")))?;
+        let length = match is_for_another {
+            true => 0,
+            false => input.read(&mut buffer).await?,
+        };
         if length == 0 {
             channel.shutdown().await.map_err(failure)?;
             events.say(|| "this side has closed its direction".into());
@@ -137,7 +157,7 @@ impl Events {
 
     fn say(&self, what: impl FnOnce() -> String) {
         if self.verbose {
-            eprintln!("mls-channel: {}", what());
+            terminal::say(format_args!("mls-channel: {}", what()));
         }
     }
 }

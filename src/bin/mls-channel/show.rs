@@ -16,6 +16,7 @@ use crate::{
     connect,
     failure::Failure,
     identity::{self, CertifiedOptions, Own},
+    terminal,
     trust::{Advice, Nobody, Watched},
 };
 
@@ -84,7 +85,7 @@ impl Show {
         match self.format {
             Output::Line => {
                 print(&identity.public_line())?;
-                eprintln!("Its fingerprint is {fingerprint}");
+                terminal::say(format_args!("Its fingerprint is {fingerprint}"));
                 Ok(())
             }
             Output::Fingerprint => print(&fingerprint),
@@ -157,7 +158,7 @@ impl Show {
         if let Some(presented) = service.take_refused() {
             print(&presented.who.to_string()).map_err(local)?;
             if let Some(fingerprint) = presented.who.fingerprint() {
-                eprintln!("The fingerprint of its key is {fingerprint}");
+                terminal::say(format_args!("The fingerprint of its key is {fingerprint}"));
             }
             return Ok(());
         }

@@ -1,6 +1,7 @@
-//! Asking a human, while stdin and stdout are busy with data.
+//! Telling and asking a human, while stdin and stdout are busy with data.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
     sync::Mutex,
@@ -11,17 +12,22 @@ use mls_channel::{FirstUse, Role, UnknownPeer};
 /// One question at a time.
 static TERMINAL: Mutex<()> = Mutex::new(());
 
+/// Says something on stderr. The channel does not depend on whether anybody hears it.
+pub(crate) fn say(what: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{what}");
+}
+
 /// Asks whether to believe a peer. Whoever cannot be asked says no.
 pub(crate) fn ask_about(peer: &UnknownPeer<'_>, file: &str) -> FirstUse {
     // Other tasks of the runtime go on meanwhile.
     tokio::task::block_in_place(|| {
         let _turn = TERMINAL.lock();
         ask(peer, file).unwrap_or_else(|error| {
-            eprintln!(
+            say(format_args!(
                 "mls-channel: {:?} is not in {file}, and there is no terminal to ask on ({error}).\n\
                  To believe new peers without a question: --first-use accept",
                 peer.name
-            );
+            ));
             FirstUse::Refuse
         })
     })

@@ -129,7 +129,10 @@ impl TrustOptions {
         } else if let Some(path) = authorized_keys {
             let keys = AuthorizedKeys::read_file(path)?;
             for line in keys.unusable() {
-                eprintln!("mls-channel: {}: {line}; nobody is let in by it", path.display());
+                terminal::say(format_args!(
+                    "mls-channel: {}: {line}; nobody is let in by it",
+                    path.display()
+                ));
             }
             Watched::new(keys, Advice::Authorize(path.to_owned()))
         } else if let Some(roots) = roots {
@@ -194,11 +197,17 @@ impl AuthenticationService for Watched {
         request: &AuthenticationRequest<'_>,
     ) -> Result<PeerIdentity, AuthenticationError> {
         let result = self.service.authenticate(request);
-        if result.is_err()
-            && let Some(who) = Who::new(&request.presented)
-        {
-            let presented = Presented { who, advice: self.advice.clone() };
-            self.refused().insert(task::try_id(), presented);
+        let refused = match &result {
+            Ok(_) => None,
+            Err(_) => Who::new(&request.presented),
+        };
+        match refused {
+            Some(who) => {
+                let presented = Presented { who, advice: self.advice.clone() };
+                self.refused().insert(task::try_id(), presented);
+            }
+            // Nobody asks for one whose session was not resumed, but who was let in after all.
+            None => drop(self.take_refused()),
         }
         result
     }
@@ -261,5 +270,53 @@ impl Presented {
             Advice::Certify => "it needs a certificate of an authority that is believed".into(),
             Advice::None => "say so with an option for trust".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use mls_channel::{Purpose, Role};
+
+    use super::*;
+
+    /// Believes in handshakes alone.
+    struct Forgetful;
+
+    impl AuthenticationService for Forgetful {
+        fn authenticate(
+            &self,
+            request: &AuthenticationRequest<'_>,
+        ) -> Result<PeerIdentity, AuthenticationError> {
+            match request.purpose {
+                Purpose::Handshake => AcceptAnyone.authenticate(request),
+                _ => Err(AuthenticationError::UnknownKey),
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_is_let_in_after_all_is_not_kept() {
+        let trust = Watched::new(Forgetful, Advice::None);
+        let ask = |purpose| {
+            let presented = PresentedIdentity::new(b"alice", &[1; 32]);
+            let now = SystemTime::UNIX_EPOCH;
+            trust.authenticate(&AuthenticationRequest::new(
+                presented,
+                Role::Initiator,
+                None,
+                purpose,
+                now,
+            ))
+        };
+        let alice = ask(Purpose::Handshake).unwrap();
+        assert!(ask(Purpose::Revisit { current: &alice }).is_err());
+        assert_eq!(trust.refused().len(), 1);
+        assert!(ask(Purpose::Handshake).is_ok());
+        assert!(trust.refused().is_empty());
+        assert!(ask(Purpose::Revisit { current: &alice }).is_err());
+        assert!(trust.take_refused().is_some());
+        assert!(trust.refused().is_empty());
     }
 }
