@@ -76,6 +76,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LegIo<IO> {
     /// it is.
     pub(crate) async fn run(
         self,
+        queue: QueueReader,
+        handler: &impl LegHandler,
+        hello_is_due: bool,
+        patience: Patience,
+    ) -> Ended {
+        let given_up = queue.given_up();
+        let run = self.run_to_the_end(queue, handler, hello_is_due, patience);
+        // Whatever the other end does: it may be that it has stopped reading.
+        given_up.run_until_cancelled(run).await.unwrap_or(Ended::GivenUp)
+    }
+
+    async fn run_to_the_end(
+        self,
         mut queue: QueueReader,
         handler: &impl LegHandler,
         hello_is_due: bool,

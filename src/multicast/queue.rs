@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Counts bytes that are somewhere, and lets wait until they are few enough.
 ///
@@ -38,6 +39,7 @@ pub(crate) enum Outgoing {
 pub(crate) struct QueueWriter {
     sender: mpsc::UnboundedSender<Outgoing>,
     gauge: Arc<Gauge>,
+    _given_up: DropGuard,
 }
 
 /// Where they come out.
@@ -45,6 +47,8 @@ pub(crate) struct QueueWriter {
 pub(crate) struct QueueReader {
     receiver: mpsc::UnboundedReceiver<Outgoing>,
     gauge: Arc<Gauge>,
+    /// The writer is gone.
+    given_up: CancellationToken,
 }
 
 impl Gauge {
@@ -94,8 +98,10 @@ impl Gauge {
 /// A queue that is full from `limit` bytes on.
 pub(crate) fn queue(limit: usize) -> (QueueWriter, QueueReader) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let gauge = Gauge::new(limit);
-    (QueueWriter { sender, gauge: Arc::clone(&gauge) }, QueueReader { receiver, gauge })
+    let (gauge, given_up) = (Gauge::new(limit), CancellationToken::new());
+    let _given_up = given_up.clone().drop_guard();
+    let writer = QueueWriter { sender, gauge: Arc::clone(&gauge), _given_up };
+    (writer, QueueReader { receiver, gauge, given_up })
 }
 
 impl QueueWriter {
@@ -135,11 +141,17 @@ impl QueueReader {
     pub(crate) fn is_empty(&self) -> bool {
         self.receiver.is_empty()
     }
+
+    /// Cancelled when the writer is gone, and what is here need not be written any more.
+    pub(crate) fn given_up(&self) -> CancellationToken {
+        self.given_up.clone()
+    }
 }
 
 impl Drop for QueueReader {
     /// Nobody waits for a leg that is gone.
     fn drop(&mut self) {
+        self.receiver.close();
         self.gauge.release(usize::MAX);
     }
 }

@@ -338,3 +338,20 @@ async fn who_lies_to_a_relay_hurts_nobody_for_good() {
     assert_eq!(relay.kept_bytes(), before);
     assert_all_talk(&mut members, "and after").await;
 }
+
+// MC-05: nothing is left of legs that were replaced, whether or not somebody reads at their other ends.
+#[tokio::test(start_paused = true)]
+async fn a_relay_does_not_wait_for_those_who_do_not_read() {
+    let relay = Relay::new(RelayOptions::default());
+    let mut legs = Vec::new();
+    for _ in 0..5 {
+        let (mut near, far) = tokio::io::duplex(16);
+        let relay = relay.clone();
+        let served = tokio::spawn(async move { relay.serve(far).await });
+        near.write_all(&hello(b"universe", 1, &[])).await.unwrap();
+        legs.push((near, served));
+    }
+    let (_near, served) = legs.remove(0);
+    let end = soon(served).await.unwrap();
+    assert!(matches!(end, LegEnd::Replaced), "{end}");
+}

@@ -7,7 +7,11 @@ use mls_channel::{
     Identity, LegEnd, LegPeer, MemberIndex, Multicast, MulticastConfig, MulticastEvent,
     MulticastOptions, PinnedKeys, Time,
 };
-use tokio::io::{DuplexStream, duplex};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, duplex},
+    sync::oneshot,
+};
+use tokio_util::io::InspectReader;
 
 /// Acknowledges and asks soon, and does nothing else by itself.
 pub(crate) fn policy() -> DmlsPolicy {
@@ -86,6 +90,32 @@ pub(crate) fn pipe() -> (DuplexStream, DuplexStream) {
     duplex(64 * 1024)
 }
 
+/// A stream, and what tells when it was dropped.
+pub(crate) fn watched<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    io: IO,
+) -> (impl AsyncRead + AsyncWrite + Send + Unpin + 'static, Gone) {
+    let (held, gone) = oneshot::channel::<()>();
+    let hold = move |_: &[u8]| {
+        let _held = &held;
+    };
+    (InspectReader::new(io, hold), Gone(gone))
+}
+
+/// Tells that something was dropped.
+pub(crate) struct Gone(pub(crate) oneshot::Receiver<()>);
+
+impl Gone {
+    pub(crate) async fn wait(self) {
+        let gone = soon(self.0).await;
+        assert!(gone.is_err());
+    }
+}
+
+/// Only a test that fails waits so long.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it does not come")
+}
+
 /// The next event that `select` wants.
 pub(crate) async fn wait_for<T>(
     member: &mut Multicast,
@@ -99,8 +129,7 @@ pub(crate) async fn wait_for<T>(
             }
         }
     };
-    // Only a test that fails waits so long.
-    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it does not come")
+    soon(wait).await
 }
 
 /// The next message.
