@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "multicast/ending.rs"]
+mod ending;
 #[path = "multicast/hostile.rs"]
 mod hostile;
 #[path = "multicast/mesh.rs"]

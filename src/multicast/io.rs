@@ -96,29 +96,27 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LegIo<IO> {
     ) -> Ended {
         let Self { io, mut leg } = self;
         let (mut reader, mut writer) = tokio::io::split(io);
+        let farewell = queue.farewell();
         let read = read_all(&mut reader, &mut leg, handler, hello_is_due, patience);
-        tokio::pin!(read);
-        let written = tokio::select! {
+        let write = write_all(&mut writer, &mut queue, handler);
+        tokio::pin!(read, write);
+        tokio::select! {
             end = &mut read => {
+                // The other end still takes what was on its way when it said so.
                 if matches!(end, Ended::Goodbye) {
-                    let goodbye = async {
-                        writer.write_all(&LegMessage::Goodbye.encode().map_err(Error::from)?).await?;
-                        writer.shutdown().await
-                    };
-                    let _ = timeout(patience.goodbye, goodbye).await;
+                    farewell();
+                    let _ = timeout(patience.goodbye, write).await;
                 }
-                return end;
+                end
             }
-            written = write_all(&mut writer, &mut queue, handler) => written,
-        };
-        match written {
-            // What the other end had on its way is taken, too.
-            Ok(true) => {
-                let _ = timeout(patience.goodbye, read).await;
-                Ended::Left
+            written = &mut write => match written {
+                Ok(true) => {
+                    let _ = timeout(patience.goodbye, read).await;
+                    Ended::Left
+                }
+                Ok(false) => Ended::GivenUp,
+                Err(error) => Ended::Broken(error),
             }
-            Ok(false) => Ended::GivenUp,
-            Err(error) => Ended::Broken(error),
         }
     }
 }

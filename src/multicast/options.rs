@@ -80,8 +80,8 @@ pub enum LegPeer {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LegEnd {
-    /// The other end has left, with a goodbye: it has got what was sent before it said so, and does not
-    /// come back by itself.
+    /// The other end has left, with a goodbye. What was on its way to it was written, as far as
+    /// [`MulticastOptions::goodbye_timeout`] allows. It does not come back by itself.
     Goodbye,
     /// This party has left.
     Left,

@@ -46,6 +46,7 @@ pub(crate) struct QueueWriter {
 #[derive(Debug)]
 pub(crate) struct QueueReader {
     receiver: mpsc::UnboundedReceiver<Outgoing>,
+    sender: mpsc::WeakUnboundedSender<Outgoing>,
     gauge: Arc<Gauge>,
     /// The writer is gone.
     given_up: CancellationToken,
@@ -99,9 +100,13 @@ impl Gauge {
 pub(crate) fn queue(limit: usize) -> (QueueWriter, QueueReader) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let (gauge, given_up) = (Gauge::new(limit), CancellationToken::new());
-    let _given_up = given_up.clone().drop_guard();
-    let writer = QueueWriter { sender, gauge: Arc::clone(&gauge), _given_up };
-    (writer, QueueReader { receiver, gauge, given_up })
+    let reader = QueueReader {
+        receiver,
+        sender: sender.downgrade(),
+        gauge: Arc::clone(&gauge),
+        given_up: given_up.clone(),
+    };
+    (QueueWriter { sender, gauge, _given_up: given_up.drop_guard() }, reader)
 }
 
 impl QueueWriter {
@@ -140,6 +145,14 @@ impl QueueReader {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.receiver.is_empty()
+    }
+
+    /// Says goodbye after what is in the queue by then.
+    pub(crate) fn farewell(&self) -> impl FnOnce() + use<> {
+        let sender = self.sender.clone();
+        move || {
+            let _ = sender.upgrade().map(|sender| sender.send(Outgoing::Goodbye));
+        }
     }
 
     /// Cancelled when the writer is gone, and what is here need not be written any more.
