@@ -103,7 +103,6 @@ pub(crate) struct Driver {
     pub(super) drained: Arc<Notify>,
     inbound: mpsc::UnboundedReceiver<FromLeg>,
     sends: Sends,
-    send_gauge: Arc<Gauge>,
     controls: mpsc::UnboundedReceiver<Control>,
     events: mpsc::UnboundedSender<Result<MulticastEvent, Error>>,
     event_gauge: Arc<Gauge>,
@@ -134,7 +133,7 @@ impl Driver {
             events: event_receiver,
             event_gauge: Arc::clone(&event_gauge),
         };
-        let sends = Sends::new(sends, session.max_content());
+        let sends = Sends::new(sends, send_gauge, session.max_content());
         let driver = Self {
             session,
             options,
@@ -144,7 +143,6 @@ impl Driver {
             drained: Arc::default(),
             inbound,
             sends,
-            send_gauge,
             controls,
             events,
             event_gauge,
@@ -273,7 +271,7 @@ impl Driver {
                     self.session.protect_all(now(), &data)
                 };
                 for (data, outcome) in messages {
-                    self.send_gauge.release(data.len() + EVENT_COST);
+                    self.sends.release(&data);
                     outcome.tell(result.clone());
                 }
             }

@@ -63,3 +63,26 @@ async fn a_goodbye_is_answered_after_what_was_begun() {
     // A hello, the Welcome, three messages.
     assert_eq!(read_to_end(&mut far).await, [32, 33, 33, 33, 33, 34]);
 }
+
+// MC-02
+#[tokio::test(start_paused = true)]
+async fn who_waits_to_send_is_told_of_the_end() {
+    let mut options = waiting_for_slow_legs();
+    options.send_queue = SIZE;
+    let (mut members, _far, _) = with_a_stuck_leg(options).await;
+    let sends: Vec<_> = (0..20)
+        .map(|_| {
+            let sender = members[0].sender();
+            tokio::spawn(async move { sender.send(vec![7; SIZE]).await })
+        })
+        .collect();
+    let mut sink = members[0].sender();
+    let sink = tokio::spawn(async move { SinkExt::<Bytes>::feed(&mut sink, Bytes::new()).await });
+    tokio::task::yield_now().await;
+    members.remove(0).leave().await;
+    let ends = soon(join_all(sends.into_iter().chain([sink]))).await;
+    let closed = Err(Error::ApiMisuse(ApiMisuse::Closed));
+    let ends: Vec<_> = ends.into_iter().map(Result::unwrap).collect();
+    assert!(ends.iter().all(|end| end.is_ok() || *end == closed), "{ends:?}");
+    assert!(ends.contains(&closed));
+}
