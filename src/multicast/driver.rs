@@ -113,7 +113,10 @@ pub(crate) struct Driver {
 pub(crate) struct Ends {
     pub(crate) sends: mpsc::UnboundedSender<Send>,
     pub(crate) send_gauge: Arc<Gauge>,
+    /// The driver ends when this and all its clones are gone.
     pub(crate) controls: mpsc::UnboundedSender<Control>,
+    /// Closed when the driver has ended.
+    pub(crate) from_legs: mpsc::UnboundedSender<FromLeg>,
     pub(crate) events: mpsc::UnboundedReceiver<Result<MulticastEvent, Error>>,
     pub(crate) event_gauge: Arc<Gauge>,
 }
@@ -130,6 +133,7 @@ impl Driver {
             sends: send_sender,
             send_gauge: Arc::clone(&send_gauge),
             controls: control_sender,
+            from_legs: from_legs.clone(),
             events: event_receiver,
             event_gauge: Arc::clone(&event_gauge),
         };
@@ -154,7 +158,6 @@ impl Driver {
     /// Runs until the application has left or gone, or the session has failed.
     pub(crate) async fn run(mut self) {
         let mut sends_open = true;
-        let mut controls_open = true;
         loop {
             if let Err(error) = self.pump() {
                 let _ = self.events.send(Err(error));
@@ -165,9 +168,6 @@ impl Driver {
                 if self.legs.is_empty() {
                     break;
                 }
-            }
-            if !sends_open && !controls_open && self.events.is_closed() {
-                return;
             }
             let unread =
                 self.leaving.is_none() && !self.events.is_closed() && self.event_gauge.is_full();
@@ -189,9 +189,10 @@ impl Driver {
                 if full == 0 && !behind { Poll::Ready(()) } else { Poll::Pending }
             });
             tokio::select! {
-                control = self.controls.recv(), if controls_open => match control {
+                control = self.controls.recv() => match control {
                     Some(control) => self.handle_control(control),
-                    None => controls_open = false,
+                    // Both halves have been dropped.
+                    None => return,
                 },
                 next = self.sends.next(), if sends_open && !blocked => match next {
                     Some(next) => self.handle_send(next),
@@ -199,9 +200,9 @@ impl Driver {
                 },
                 Some(from) = self.inbound.recv(), if !unread => self.handle_leg(from),
                 () = self.event_gauge.room(), if unread => {}
+                () = self.events.closed(), if unread => {}
                 () = room, if blocked => {}
                 () = self.drained.notified() => {}
-                () = self.events.closed(), if !sends_open && !controls_open => {}
                 () = timer => {
                     let now = now();
                     if deadline.is_some_and(|at| at <= Instant::now()) {

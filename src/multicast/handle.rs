@@ -13,7 +13,9 @@ use tokio::{
 };
 
 use super::{
-    driver::{Attach, Control, Driver, EVENT_COST, Ends, Expected, Outcome, Send as Sending},
+    driver::{
+        Attach, Control, Driver, EVENT_COST, Ends, Expected, FromLeg, Outcome, Send as Sending,
+    },
     io::LegIo,
     options::{Backoff, LegEnd, MulticastEvent, MulticastOptions},
     queue::Gauge,
@@ -71,6 +73,8 @@ pub struct MulticastSender {
     pub(super) sends: mpsc::UnboundedSender<Sending>,
     pub(super) gauge: Arc<Gauge>,
     pub(super) controls: mpsc::UnboundedSender<Control>,
+    /// Closed when the task has ended.
+    from_legs: mpsc::UnboundedSender<FromLeg>,
     options: MulticastOptions,
     max_frame_size: usize,
     me: MemberIndex,
@@ -84,7 +88,9 @@ pub struct MulticastSender {
 /// The receiving half of a [`Multicast`].
 pub struct MulticastReceiver {
     pub(super) events: mpsc::UnboundedReceiver<Result<MulticastEvent, Error>>,
-    pub(super) gauge: Arc<Gauge>,
+    gauge: Arc<Gauge>,
+    /// Who only receives is there, too.
+    _controls: mpsc::UnboundedSender<Control>,
 }
 
 impl Multicast {
@@ -97,12 +103,15 @@ impl Multicast {
         let (me, universe_id) = (session.me(), Bytes::copy_from_slice(session.universe_id()));
         let max_frame_size = session.max_frame_size();
         let (driver, ends) = Driver::new(session, options);
-        let Ends { sends, send_gauge, controls, events, event_gauge } = ends;
+        let Ends { sends, send_gauge, controls, from_legs, events, event_gauge } = ends;
         tokio::spawn(driver.run());
+        let receiver =
+            MulticastReceiver { events, gauge: event_gauge, _controls: controls.clone() };
         let sender = MulticastSender {
             sends,
             gauge: send_gauge,
             controls,
+            from_legs,
             options,
             max_frame_size,
             me,
@@ -111,7 +120,7 @@ impl Multicast {
             flush: None,
             left: None,
         };
-        Self { sender, receiver: MulticastReceiver { events, gauge: event_gauge } }
+        Self { sender, receiver }
     }
 
     /// The halves, for two tasks.
@@ -403,11 +412,11 @@ impl MulticastSender {
         F: Future<Output = std::io::Result<IO>> + Send + 'static,
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (controls, options) = (self.controls.downgrade(), self.options);
-        let max_frame_size = self.max_frame_size;
-        tokio::spawn(async move {
-            let mut attempts = 0;
-            while controls.upgrade().is_some() {
+        let (controls, from_legs) = (self.controls.downgrade(), self.from_legs.clone());
+        let (max_frame_size, options) = (self.max_frame_size, self.options);
+        let keep = async move {
+            let mut attempts = 0_u32;
+            loop {
                 if let Ok(io) = connect().await {
                     let (sender, ended) = oneshot::channel();
                     let key = key(&io);
@@ -427,7 +436,13 @@ impl MulticastSender {
                     }
                 }
                 tokio::time::sleep(backoff.pause(attempts)).await;
-                attempts += 1;
+                attempts = attempts.saturating_add(1);
+            }
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = keep => {}
+                () = from_legs.closed() => {}
             }
         });
     }
@@ -487,6 +502,7 @@ impl Clone for MulticastSender {
             sends: self.sends.clone(),
             gauge: Arc::clone(&self.gauge),
             controls: self.controls.clone(),
+            from_legs: self.from_legs.clone(),
             options: self.options,
             max_frame_size: self.max_frame_size,
             me: self.me,

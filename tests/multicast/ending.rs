@@ -86,3 +86,86 @@ async fn who_waits_to_send_is_told_of_the_end() {
     assert!(ends.iter().all(|end| end.is_ok() || *end == closed), "{ends:?}");
     assert!(ends.contains(&closed));
 }
+
+// MC-02
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_a_party_that_is_dropped_while_it_waits_for_a_leg() {
+    let (mut members, _far, gone) = with_a_stuck_leg(waiting_for_slow_legs()).await;
+    for _ in 0..20 {
+        members[0].feed(Bytes::from(vec![7; SIZE])).await.unwrap();
+    }
+    drop(members.remove(0));
+    gone.wait().await;
+}
+
+// MC-03
+#[tokio::test(start_paused = true)]
+async fn a_party_that_is_dropped_does_not_connect_any_more() {
+    let members = members(2, MulticastOptions::default());
+    let mut backoff = Backoff::default();
+    backoff.first = Duration::from_secs(3600);
+    backoff.longest = backoff.first;
+    let (held, connecting) = oneshot::channel();
+    members[0].keep_leg::<_, _, DuplexStream>(index(1), backoff, move || {
+        assert!(!held.is_closed());
+        std::future::pending()
+    });
+    let (held, pausing) = oneshot::channel();
+    members[0].keep_leg::<_, _, DuplexStream>(index(1), backoff, move || {
+        assert!(!held.is_closed());
+        async { Err(io::ErrorKind::ConnectionRefused.into()) }
+    });
+    tokio::task::yield_now().await;
+    drop(members);
+    Gone(connecting).wait().await;
+    Gone(pausing).wait().await;
+}
+
+// MC-03
+#[tokio::test(start_paused = true)]
+async fn who_only_receives_keeps_its_legs() {
+    let mut members = members(2, MulticastOptions::default());
+    let accept = members[0].sender();
+    let (sender, mut receiver) = members.remove(1).into_split();
+    let mut attempt = 0;
+    sender.keep_leg(index(0), Backoff::default(), move || {
+        let (near, far) = pipe();
+        accept.accept_leg(far).unwrap();
+        attempt += 1;
+        let left = if attempt < 4 { 50 * attempt } else { usize::MAX };
+        async move { Ok(Cut { io: near, left }) }
+    });
+    drop(sender);
+    members[0].send("to one who is silent").await.unwrap();
+    let message = async {
+        while !matches!(receiver.next_event().await, Some(Ok(MulticastEvent::Message { .. }))) {}
+    };
+    soon(message).await;
+}
+
+// MC-02
+#[tokio::test(start_paused = true)]
+async fn who_no_longer_takes_events_still_acknowledges() {
+    let mut options = MulticastOptions::default();
+    options.event_queue = SIZE;
+    let mut members = members(2, options);
+    mesh(&members);
+    assert_all_talk(&mut members, "hello").await;
+    let (_sender, receiver) = members.remove(0).into_split();
+    // Until nothing is owed, so that no timer wakes it.
+    let quiet = Duration::from_secs(60);
+    tokio::time::sleep(quiet).await;
+    // Fills the queue of events; and what comes now is not received.
+    members[0].send(vec![7; SIZE]).await.unwrap();
+    tokio::time::sleep(quiet).await;
+    members[0].update().await.unwrap();
+    tokio::time::sleep(quiet).await;
+    assert_eq!(members[0].acknowledged(index(0)).await, Ok(0));
+    drop(receiver);
+    let acknowledged = async {
+        while members[0].acknowledged(index(0)).await == Ok(0) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(600), acknowledged).await.unwrap();
+}
