@@ -60,7 +60,7 @@ pub(crate) type Call = Box<dyn FnOnce(&mut DmlsSession, Time) + std::marker::Sen
 pub(crate) enum Control {
     Run(Call),
     Attach(Attach),
-    /// Until then at the latest.
+    /// After what was sent before; until then at the latest.
     Leave(Instant, oneshot::Sender<()>),
 }
 
@@ -106,7 +106,14 @@ pub(crate) struct Driver {
     controls: mpsc::UnboundedReceiver<Control>,
     events: mpsc::UnboundedSender<Result<MulticastEvent, Error>>,
     event_gauge: Arc<Gauge>,
-    leaving: Option<(Instant, oneshot::Sender<()>)>,
+    leaving: Option<Leaving>,
+}
+
+/// The application has said that it leaves.
+struct Leaving {
+    deadline: Instant,
+    /// Who waits for the end.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// The other ends of a driver's queues.
@@ -173,7 +180,7 @@ impl Driver {
                 self.leaving.is_none() && !self.events.is_closed() && self.event_gauge.is_full();
             let blocked = self.options.slow_leg == SlowLeg::Wait && self.has_slow_leg();
             let timeout = self.session.poll_timeout().map(Instant::from_std);
-            let deadline = self.leaving.as_ref().map(|(deadline, _)| *deadline);
+            let deadline = self.leaving.as_ref().map(|leaving| leaving.deadline);
             let due = [timeout, deadline].into_iter().flatten().min();
             let timer = async {
                 match due {
@@ -214,7 +221,7 @@ impl Driver {
             }
         }
         self.legs.clear();
-        if let Some((_, left)) = self.leaving {
+        for left in self.leaving.into_iter().flat_map(|leaving| leaving.waiting) {
             let _ = left.send(());
         }
     }
@@ -289,8 +296,18 @@ impl Driver {
             Control::Attach(Attach { ended, .. }) => {
                 let _ = ended.map(|ended| ended.send(LegEnd::Left));
             }
-            Control::Leave(deadline, left) => self.leaving = Some((deadline, left)),
+            Control::Leave(deadline, left) => self.leave(deadline, left),
         }
+    }
+
+    fn leave(&mut self, deadline: Instant, left: oneshot::Sender<()>) {
+        // What was sent goes before the goodbye, whichever legs are slow.
+        while let Some(next) = self.sends.try_next() {
+            self.handle_send(next);
+        }
+        let leaving = self.leaving.get_or_insert(Leaving { deadline, waiting: Vec::new() });
+        leaving.deadline = leaving.deadline.min(deadline);
+        leaving.waiting.push(left);
     }
 
     fn handle_leg(&mut self, from: FromLeg) {

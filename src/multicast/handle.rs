@@ -3,13 +3,14 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 
 use super::{
@@ -29,6 +30,9 @@ use crate::{
     time::Time,
     wire::LegHello,
 };
+
+/// As good as no limit.
+const NEVER: Duration = Duration::from_secs(1 << 30);
 
 /// A member of a universe, over any number of streams (MC-01): a [`Sink`](futures::Sink) of messages for
 /// all, and a [`Stream`](futures::Stream) of what they send and of what happens.
@@ -81,6 +85,7 @@ pub struct MulticastSender {
     universe_id: Bytes,
     /// What became of messages that went into the sink.
     pub(super) failure: Arc<Mutex<Option<Error>>>,
+    /// Comes back when what was sent before it has been protected.
     pub(super) flush: Option<oneshot::Receiver<()>>,
     pub(super) left: Option<oneshot::Receiver<()>>,
 }
@@ -361,20 +366,16 @@ impl MulticastSender {
     ///
     /// The others see that it was no accident. To them this party stays a member, whom they may remove.
     pub async fn leave(self) {
-        let deadline = self.goodbye_deadline();
-        let (flushed, flush) = oneshot::channel();
-        if self.sends.send(Sending::Flush(flushed)).is_ok() {
-            let _ = timeout_at(deadline, flush).await;
-        }
-        let (reply, left) = oneshot::channel();
-        if self.controls.send(Control::Leave(deadline, reply)).is_ok() {
-            let _ = left.await;
-        }
+        // It is gone either way.
+        let _ = self.begin_to_leave().await;
     }
 
-    pub(super) fn goodbye_deadline(&self) -> Instant {
-        let now = Instant::now();
-        now.checked_add(self.options.goodbye_timeout).unwrap_or(now)
+    /// Gives what tells of the end.
+    pub(super) fn begin_to_leave(&self) -> oneshot::Receiver<()> {
+        let deadline = Instant::now() + self.options.goodbye_timeout.min(NEVER);
+        let (reply, left) = oneshot::channel();
+        let _ = self.controls.send(Control::Leave(deadline, reply));
+        left
     }
 
     fn attach<IO>(&self, expected: Expected, io: IO, key: Option<PublicKey>) -> Result<(), Error>

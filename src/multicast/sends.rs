@@ -49,9 +49,19 @@ impl Sends {
             Some(held) => held,
             None => self.receiver.recv().await?,
         };
+        Some(self.gather(first))
+    }
+
+    /// The same, but `None` if there is nothing now.
+    pub(crate) fn try_next(&mut self) -> Option<Next> {
+        let first = self.held.take().or_else(|| self.receiver.try_recv().ok())?;
+        Some(self.gather(first))
+    }
+
+    fn gather(&mut self, first: Send) -> Next {
         let (data, outcome) = match first {
             Send::Message { data, outcome } => (data, outcome),
-            Send::Flush(done) => return Some(Next::Flush(done)),
+            Send::Flush(done) => return Next::Flush(done),
         };
         let mut bytes = LENGTH_LEN + data.len();
         let mut messages = vec![(data, outcome)];
@@ -70,7 +80,7 @@ impl Sends {
                 Err(_) => break,
             }
         }
-        Some(Next::Messages(messages))
+        Next::Messages(messages)
     }
 
     /// A message has been protected, or refused.

@@ -169,3 +169,76 @@ async fn who_no_longer_takes_events_still_acknowledges() {
     };
     tokio::time::timeout(Duration::from_secs(600), acknowledged).await.unwrap();
 }
+
+// MC-02
+#[tokio::test(start_paused = true)]
+async fn a_flush_that_was_given_up_does_not_stand_for_the_next_one() {
+    let (mut members, _far, _) = with_a_stuck_leg(waiting_for_slow_legs()).await;
+    let mut sender = members[0].sender();
+    sender.feed(Bytes::from_static(b"first")).await.unwrap();
+    assert!(SinkExt::<Bytes>::flush(&mut sender).now_or_never().is_none());
+    for _ in 0..20 {
+        sender.feed(Bytes::from(vec![7; SIZE])).await.unwrap();
+    }
+    // The first ones are protected, and the rest waits.
+    let flush = SinkExt::<Bytes>::flush(&mut sender);
+    assert!(tokio::time::timeout(Duration::from_secs(60), flush).await.is_err());
+    members.clear();
+}
+
+// MC-02
+#[tokio::test(start_paused = true)]
+async fn a_sink_can_be_closed_whatever_its_legs_do_and_again() {
+    let (mut members, _far, gone) = with_a_stuck_leg(waiting_for_slow_legs()).await;
+    for _ in 0..20 {
+        members[0].feed(Bytes::from(vec![7; SIZE])).await.unwrap();
+    }
+    assert_eq!(soon(SinkExt::<Bytes>::close(&mut members[0])).await, Ok(()));
+    assert_eq!(SinkExt::<Bytes>::close(&mut members[0]).await, Ok(()));
+    gone.wait().await;
+    assert_eq!(SinkExt::<Bytes>::close(&mut members[0].sender()).await, Ok(()));
+    let long = Bytes::from(vec![0; 3 << 20]);
+    members[1].feed(long).await.unwrap();
+    let too_long = Err(Error::ApiMisuse(ApiMisuse::MessageTooLong));
+    assert_eq!(SinkExt::<Bytes>::close(&mut members[1]).await, too_long);
+}
+
+// MC-03
+#[tokio::test(start_paused = true)]
+async fn who_leaves_says_so_to_those_who_read_whatever_others_do() {
+    let mut options = waiting_for_slow_legs();
+    options.goodbye_timeout = Duration::from_secs(30);
+    let mut members = members(3, options);
+    link(&members, 0, 1);
+    let (near, mut far) = tokio::io::duplex(64);
+    members[0].add_leg(index(2), near).unwrap();
+    far.write_all(&hello(b"universe", 2, &[])).await.unwrap();
+    while leg_up(&mut members[0]).await != LegPeer::Member(index(2)) {}
+    for number in 0..20 {
+        members[0].feed(Bytes::from(vec![number; SIZE])).await.unwrap();
+    }
+    let leaving = tokio::spawn(members.remove(0).leave());
+    assert_eq!(messages(&mut members[0], 0, 20).await[19], vec![19; SIZE]);
+    let end = leg_down(&mut members[0]).await.1;
+    assert!(matches!(end, mls_channel::LegEnd::Goodbye), "{end}");
+    soon(leaving).await.unwrap();
+}
+
+// MC-03
+#[tokio::test(start_paused = true)]
+async fn leaving_may_take_as_long_as_it_takes_and_for_all_who_do_it() {
+    let mut options = MulticastOptions::default();
+    options.goodbye_timeout = Duration::MAX;
+    let (mut members, mut far, _) = with_a_stuck_leg(options).await;
+    let also = members[0].sender();
+    let (first, second) = (members.remove(0).leave(), also.leave());
+    tokio::pin!(first, second);
+    let types = tokio::select! {
+        () = &mut first => panic!("it has not heard a goodbye"),
+        () = &mut second => panic!("it has not heard a goodbye"),
+        types = read_to_end(&mut far) => types,
+    };
+    assert_eq!(types.last(), Some(&34));
+    far.write_all(&GOODBYE).await.unwrap();
+    soon(async { tokio::join!(first, second) }).await;
+}
