@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::FutureExt;
 use mls_channel::{
-    Error, LegEnd, LegPeer, Multicast, MulticastOptions, Relay, RelayOptions,
+    Error, LegEnd, LegPeer, Multicast, MulticastEvent, MulticastOptions, Relay, RelayOptions,
     error::{InvalidMessage, PeerMisbehaved},
     wire::encode_frame,
 };
@@ -354,4 +355,53 @@ async fn a_relay_does_not_wait_for_those_who_do_not_read() {
     let (_near, served) = legs.remove(0);
     let end = soon(served).await.unwrap();
     assert!(matches!(end, LegEnd::Replaced), "{end}");
+}
+
+// MC-04: a member that is silent is not pushed off its channel.
+#[tokio::test(start_paused = true)]
+async fn who_claims_to_be_a_member_does_not_push_out_its_channel() {
+    let configs = configs(2);
+    let (near, far) = channel(&configs[0], &configs[1]).await;
+    let universe = sessions(&configs, policy()).into_iter();
+    let mut members: Vec<_> =
+        universe.map(|session| Multicast::new(session, MulticastOptions::default())).collect();
+    link(&members, 0, 1);
+    assert_all_talk(&mut members, "before").await;
+    // All there is has come over the first leg.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    members[0].add_channel(near).await.unwrap();
+    members[1].add_channel(far).await.unwrap();
+    assert_eq!(leg_up(&mut members[0]).await, LegPeer::Member(index(1)));
+    assert_eq!(leg_up(&mut members[1]).await, LegPeer::Member(index(0)));
+    let mut impostors = Vec::new();
+    for _ in 0..20 {
+        impostors.push(impostor(&members[0], 0).await);
+        assert_eq!(leg_up(&mut members[0]).await, LegPeer::Member(index(1)));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    while let Some(event) = members[1].next_event().now_or_never() {
+        let event = event.unwrap().unwrap();
+        assert!(!matches!(event, MulticastEvent::LegDown { .. }), "{event:?}");
+    }
+    assert_all_talk(&mut members, "after").await;
+}
+
+// MC-02: strangers who say nothing do not push out the legs that this party has opened.
+#[tokio::test]
+async fn a_leg_that_was_opened_has_time_whoever_else_comes() {
+    let mut members = members(2, MulticastOptions::default());
+    let (near, far) = pipe();
+    members[0].add_leg(index(1), near).unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        let (near, far) = pipe();
+        members[0].accept_leg(near).unwrap();
+        silent.push(far);
+    }
+    for _ in 0..36 {
+        let (peer, end) = leg_down(&mut members[0]).await;
+        assert!(peer == LegPeer::Unknown && matches!(end, LegEnd::Replaced), "{end}");
+    }
+    members[1].add_leg(index(0), far).unwrap();
+    assert_all_talk(&mut members, "all the same").await;
 }

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures::future::try_join;
 use mls_channel::{
     Config, DmlsEvent, DmlsKeyPackages, DmlsMember, DmlsPolicy, DmlsSession, DmlsUniverse,
-    Identity, LegEnd, LegPeer, MemberIndex, Multicast, MulticastConfig, MulticastEvent,
-    MulticastOptions, PinnedKeys, Time,
+    Identity, LegEnd, LegPeer, MemberIndex, MlsAcceptor, MlsConnector, MlsStream, Multicast,
+    MulticastConfig, MulticastEvent, MulticastOptions, PinnedKeys, ServerName, Time,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, duplex},
@@ -88,6 +89,17 @@ pub(crate) fn link(members: &[Multicast], a: usize, b: usize) {
 
 pub(crate) fn pipe() -> (DuplexStream, DuplexStream) {
     duplex(64 * 1024)
+}
+
+/// A channel, from the one that has `a` to the one that has `b`.
+pub(crate) async fn channel(
+    a: &Arc<Config>,
+    b: &Arc<Config>,
+) -> (MlsStream<DuplexStream>, MlsStream<DuplexStream>) {
+    let (near, far) = pipe();
+    let name = ServerName::new(b.identity().name()).unwrap();
+    let connect = MlsConnector::from(Arc::clone(a)).connect(name, near);
+    try_join(connect, MlsAcceptor::from(Arc::clone(b)).accept(far)).await.unwrap()
 }
 
 /// A stream, and what tells when it was dropped.
