@@ -25,7 +25,7 @@ const LEGS_PER_MEMBER: usize = 4;
 /// Accepted legs whose other end has not said who it is.
 const MAX_UNKNOWN: usize = 64;
 
-/// Frames in a row that the session refuses from one leg.
+/// Frames in a row that the session refuses from one leg with a member.
 const MAX_REFUSED: u32 = 256;
 
 /// Numbers legs in the order in which they came.
@@ -217,6 +217,10 @@ impl Driver {
             Ok(()) => PeerMisbehaved::UnexpectedMessage("forged frame").into(),
             Err(error) => error,
         };
+        // A relay is not to blame for what it copies, and has the frames of all.
+        if from == LegPeer::Relay {
+            return;
+        }
         leg.refused += 1;
         if leg.refused >= MAX_REFUSED && self.session.failure().is_none() {
             self.detach(id, LegEnd::Refused(error));

@@ -405,3 +405,30 @@ async fn a_leg_that_was_opened_has_time_whoever_else_comes() {
     members[1].add_leg(index(0), far).unwrap();
     assert_all_talk(&mut members, "all the same").await;
 }
+
+// MC-05, DM-19: the relay is not to blame for what a member sends.
+#[tokio::test]
+async fn who_floods_a_relay_with_forged_frames_does_not_cut_others_off() {
+    let relay = Relay::new(RelayOptions::default());
+    let connect = |place| {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let relay = relay.clone();
+        tokio::spawn(async move { relay.serve_member(index(place), far).await });
+        near
+    };
+    let mut members = members(3, MulticastOptions::default());
+    let _silent = members.pop();
+    for (place, member) in members.iter().enumerate() {
+        member.add_relay(connect(place)).unwrap();
+    }
+    let mut hostile = connect(2);
+    hostile.write_all(&hello(b"universe", 2, &[])).await.unwrap();
+    for _ in 0..1000 {
+        for place in [0, 1] {
+            hostile.write_all(&frame(2, place, &[6, 0, 0, 3, 1, 2, 3])).await.unwrap();
+        }
+    }
+    for round in 0..5 {
+        assert_all_talk(&mut members, &format!("round {round}")).await;
+    }
+}
