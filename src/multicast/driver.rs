@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 
@@ -19,7 +19,7 @@ use super::{
     options::{LegEnd, LegPeer, MulticastEvent, MulticastOptions, SlowLeg},
     queue::{Gauge, QueueReader},
     sends::{Next, Sends},
-    task::LegTask,
+    task::{Input, LegTask},
 };
 use crate::{
     dmls::{Destination, DmlsEvent, DmlsSession, place_of},
@@ -84,11 +84,10 @@ pub(crate) enum Expected {
     Relay,
 }
 
-/// What comes from the tasks of legs.
+/// What comes from the tasks of legs. Its room is given back when it has been processed.
 pub(crate) enum FromLeg {
-    Hello(LegId, LegHello),
-    /// The bytes are released when it has been processed.
-    Frame(LegId, LegFrame, Arc<Gauge>),
+    Hello(LegId, LegHello, OwnedSemaphorePermit),
+    Frame(LegId, LegFrame, OwnedSemaphorePermit),
     Ended(LegId, LegEnd),
 }
 
@@ -99,6 +98,7 @@ pub(crate) struct Driver {
     /// Counts legs and proofs of life, so that they have an order.
     pub(super) counter: u64,
     pub(super) from_legs: mpsc::UnboundedSender<FromLeg>,
+    pub(super) input: Input,
     /// A leg has written all that it had.
     pub(super) drained: Arc<Notify>,
     inbound: mpsc::UnboundedReceiver<FromLeg>,
@@ -151,6 +151,7 @@ impl Driver {
             legs: BTreeMap::new(),
             counter: 0,
             from_legs,
+            input: Input::new(options.leg_input),
             drained: Arc::default(),
             inbound,
             sends,
@@ -312,12 +313,8 @@ impl Driver {
 
     fn handle_leg(&mut self, from: FromLeg) {
         match from {
-            FromLeg::Hello(id, hello) => self.handle_hello(id, &hello),
-            FromLeg::Frame(id, frame, gauge) => {
-                let cost = FRAME_COST + frame.frame.len();
-                self.handle_frame(id, frame);
-                gauge.release(cost);
-            }
+            FromLeg::Hello(id, hello, _room) => self.handle_hello(id, &hello),
+            FromLeg::Frame(id, frame, _room) => self.handle_frame(id, frame),
             FromLeg::Ended(id, end) => self.detach(id, end),
         }
     }

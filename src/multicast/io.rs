@@ -26,7 +26,7 @@ pub(crate) struct LegIo<IO> {
 /// What a leg's task tells of it.
 pub(crate) trait LegHandler: Send + Sync + 'static {
     /// The other end has said hello.
-    fn handle_hello(&self, hello: LegHello);
+    fn handle_hello(&self, hello: LegHello) -> impl Future<Output = ()> + Send;
 
     /// Takes a frame, when there is room for it.
     fn handle_frame(&self, frame: LegFrame) -> impl Future<Output = ()> + Send;
@@ -155,7 +155,7 @@ async fn read_all<R: AsyncRead + Unpin>(
         match message {
             Ok(Some(LegMessage::Hello(hello))) => {
                 due = false;
-                handler.handle_hello(hello);
+                handler.handle_hello(hello).await;
             }
             Ok(Some(LegMessage::Frame(frame))) => handler.handle_frame(frame).await,
             Ok(Some(LegMessage::Goodbye) | None) => return Ended::Goodbye,

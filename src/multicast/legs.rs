@@ -93,7 +93,7 @@ impl Driver {
             self.make_room(id, |leg| leg.is_stranger(), MAX_UNKNOWN);
         }
         let (driver, drained) = (self.from_legs.clone(), Arc::clone(&self.drained));
-        start(LegTask::new(id, driver, drained, self.options.leg_input), reader);
+        start(LegTask::new(id, driver, drained, self.input.clone()), reader);
         if let Some(hello) = hello {
             self.handle_hello(id, &hello);
         }

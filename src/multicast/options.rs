@@ -40,7 +40,8 @@ pub struct MulticastOptions {
     pub slow_leg: SlowLeg,
     /// Bytes that wait for one leg; one frame more may. Default: 1 MiB.
     pub leg_queue: usize,
-    /// Bytes that came from one leg and were not processed; one frame more may. Default: 256 KiB.
+    /// Bytes that came over all legs together and were not processed. When there are more, legs take
+    /// turns, each of which holds one frame more. Default: 1 MiB.
     pub leg_input: usize,
     /// Bytes of messages that the application sends and that were not protected yet. Default: 1 MiB.
     pub send_queue: usize,
@@ -128,7 +129,7 @@ impl Default for MulticastOptions {
         Self {
             slow_leg: SlowLeg::default(),
             leg_queue: 1 << 20,
-            leg_input: 256 << 10,
+            leg_input: 1 << 20,
             send_queue: 1 << 20,
             event_queue: 4 << 20,
             hello_timeout: Duration::from_secs(10),

@@ -147,7 +147,7 @@ impl Task {
 }
 
 impl LegHandler for Task {
-    fn handle_hello(&self, hello: LegHello) {
+    async fn handle_hello(&self, hello: LegHello) {
         let mut inner = self.lock();
         let is_expected = self.expected.is_none_or(|expected| expected == hello.member);
         if hello.member >= self.relay.options.max_members || !is_expected {

@@ -432,3 +432,25 @@ async fn who_floods_a_relay_with_forged_frames_does_not_cut_others_off() {
         assert_all_talk(&mut members, &format!("round {round}")).await;
     }
 }
+
+// MC-02: what came over a leg that is gone counts as long as it is there.
+#[tokio::test(start_paused = true)]
+async fn what_came_over_many_legs_is_bounded() {
+    let mut options = MulticastOptions::default();
+    options.event_queue = 1;
+    let members = members(2, options);
+    let junk = frame(1, 0, &[[6, 0, 4, 0].to_vec(), vec![0; 1024]].concat());
+    let mut taken = 0;
+    for _ in 0..200 {
+        let (near, mut far) = tokio::io::duplex(1000);
+        members[0].accept_leg(near).unwrap();
+        far.write_all(&hello(b"universe", 1, &[])).await.unwrap();
+        let flood = async {
+            while far.write_all(&junk).await.is_ok() {
+                taken += junk.len();
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), flood).await;
+    }
+    assert!(taken < 8 << 20, "{taken}");
+}
