@@ -314,6 +314,8 @@ impl Driver {
     fn handle_leg(&mut self, from: FromLeg) {
         match from {
             FromLeg::Hello(id, hello, _room) => self.handle_hello(id, &hello),
+            // Who leaves waits for goodbyes. What it does not take comes again if it comes back.
+            FromLeg::Frame(..) if self.leaving.is_some() && self.event_gauge.is_full() => {}
             FromLeg::Frame(id, frame, _room) => self.handle_frame(id, frame),
             FromLeg::Ended(id, end) => self.detach(id, end),
         }

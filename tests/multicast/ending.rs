@@ -37,6 +37,41 @@ fn waiting_for_slow_legs() -> MulticastOptions {
     options
 }
 
+// MC-02: who leaves takes no events, and is sent as much as there is.
+#[tokio::test(start_paused = true)]
+async fn events_are_bounded_while_a_party_leaves() {
+    let mut options = MulticastOptions::default();
+    options.event_queue = 2 * SIZE;
+    let mut members = members(2, options);
+    // What member 1 says, to be repeated.
+    let (near, mut far) = tokio::io::duplex(2 << 20);
+    far.write_all(&hello(b"universe", 0, &[])).await.unwrap();
+    members[1].add_leg(index(0), near).unwrap();
+    for _ in 0..100 {
+        members[1].send(vec![7; SIZE]).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(members.pop());
+    let mut said = Vec::new();
+    far.read_to_end(&mut said).await.unwrap();
+
+    let (near, mut far) = tokio::io::duplex(2 << 20);
+    members[0].add_leg(index(1), near).unwrap();
+    let (first, rest) = said.split_at(said.len() / 100);
+    far.write_all(first).await.unwrap();
+    assert_eq!(leg_up(&mut members[0]).await, LegPeer::Member(index(1)));
+    let (mut sender, mut receiver) = members.remove(0).into_split();
+    let close = tokio::spawn(async move { SinkExt::<Bytes>::close(&mut sender).await });
+    tokio::task::yield_now().await;
+    far.write_all(rest).await.unwrap();
+    soon(close).await.unwrap().unwrap();
+    let mut received = 0;
+    while let Some(event) = receiver.next_event().await {
+        received += usize::from(matches!(event, Ok(MulticastEvent::Message { .. })));
+    }
+    assert!((1..=3).contains(&received), "{received}");
+}
+
 /// Reads the records of a leg to its end. Gives the first byte of each.
 async fn read_to_end(far: &mut DuplexStream) -> Vec<u8> {
     let mut records = Vec::new();
