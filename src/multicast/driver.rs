@@ -32,9 +32,6 @@ use crate::{
 /// What an event costs besides its data, in bytes.
 pub(crate) const EVENT_COST: usize = 128;
 
-/// What a frame costs besides its bytes.
-pub(crate) const FRAME_COST: usize = 128;
-
 /// What the application sends, in order.
 pub(crate) enum Send {
     Message {

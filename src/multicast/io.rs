@@ -177,7 +177,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
                 if queue.is_empty() {
                     io.flush().await?;
                 }
-                queue.written(records.len());
+                queue.written(&records);
             }
             Outgoing::Goodbye => {
                 io.write_all(&LegMessage::Goodbye.encode().map_err(Error::from)?).await?;

@@ -38,9 +38,9 @@ pub enum SlowLeg {
 pub struct MulticastOptions {
     /// What is done with a slow leg.
     pub slow_leg: SlowLeg,
-    /// Bytes that wait for one leg; one frame more may. Default: 1 MiB.
+    /// Bytes that wait for one leg, and 128 for each frame; one frame more may. Default: 1 MiB.
     pub leg_queue: usize,
-    /// Bytes that came over all legs together and were not processed. When there are more, legs take
+    /// Bytes that came over all legs together, and 128 for each frame, that were not processed. When there are more, legs take
     /// turns, each of which holds one frame more. Default: 1 MiB.
     pub leg_input: usize,
     /// Bytes of messages that the application sends and that were not protected yet. Default: 1 MiB.

@@ -10,6 +10,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// What a frame costs besides its bytes.
+pub(crate) const FRAME_COST: usize = 128;
+
 /// Counts bytes that are somewhere, and lets wait until they are few enough.
 ///
 /// Whoever adds looks first, so the limit is exceeded by one item at most.
@@ -112,10 +115,10 @@ pub(crate) fn queue(limit: usize) -> (QueueWriter, QueueReader) {
 impl QueueWriter {
     /// Adds records, whether or not there is room.
     pub(crate) fn push(&self, records: Bytes) {
-        let length = records.len();
-        self.gauge.add(length);
+        let cost = FRAME_COST + records.len();
+        self.gauge.add(cost);
         if self.sender.send(Outgoing::Records(records)).is_err() {
-            self.gauge.release(length);
+            self.gauge.release(cost);
         }
     }
 
@@ -138,9 +141,9 @@ impl QueueReader {
         self.receiver.recv().await
     }
 
-    /// These bytes were written.
-    pub(crate) fn written(&self, bytes: usize) {
-        self.gauge.release(bytes);
+    /// These records were written.
+    pub(crate) fn written(&self, records: &Bytes) {
+        self.gauge.release(FRAME_COST + records.len());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -178,7 +181,7 @@ mod tests {
     // MC-02
     #[tokio::test]
     async fn a_full_queue_has_room_again_when_its_reader_has_written() {
-        let (writer, mut reader) = queue(10);
+        let (writer, mut reader) = queue(2 * FRAME_COST + 10);
         writer.push(Bytes::from_static(&[0; 9]));
         assert!(!writer.is_full());
         writer.push(Bytes::from_static(&[0; 9]));
@@ -186,10 +189,20 @@ mod tests {
         let mut room = Box::pin(writer.gauge.room());
         assert!(room.as_mut().now_or_never().is_none());
         let Some(Outgoing::Records(first)) = reader.next().await else { panic!() };
-        reader.written(first.len());
+        reader.written(&first);
         room.await;
         drop(reader);
-        writer.push(Bytes::from_static(&[0; 9]));
+        for _ in 0..2 {
+            writer.push(Bytes::from_static(&[0; 9]));
+        }
         assert!(!writer.is_full());
+    }
+
+    // MC-02, CH-10: short frames take more memory than their bytes.
+    #[test]
+    fn a_flood_of_short_frames_fills_a_queue() {
+        let (writer, _reader) = queue(100 * FRAME_COST);
+        let pushed = (0..1000).take_while(|_| !writer.is_full());
+        assert_eq!(pushed.inspect(|_| writer.push(Bytes::from_static(&[0]))).count(), 100);
     }
 }

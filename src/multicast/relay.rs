@@ -31,7 +31,7 @@ pub struct RelayOptions {
     /// one frame more may.
     /// Default: 4 MiB. What is no longer kept, members ask each other for.
     pub kept_bytes: usize,
-    /// Bytes that wait for one leg; one frame more may. Default: 1 MiB.
+    /// Bytes that wait for one leg, and 128 for each frame; one frame more may. Default: 1 MiB.
     pub leg_queue: usize,
     /// Longest frame, in bytes. Default: 2 MiB, as [`DmlsPolicy`](crate::DmlsPolicy) has it.
     pub max_frame_size: usize,

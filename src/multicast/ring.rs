@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{driver::FRAME_COST, leg::encode_frame, queue::QueueWriter, relay::RelayOptions};
+use super::{
+    leg::encode_frame,
+    queue::{FRAME_COST, QueueWriter},
+    relay::RelayOptions,
+};
 use crate::{
     dmls::place_of,
     error::{Error, PeerMisbehaved},

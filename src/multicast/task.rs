@@ -8,11 +8,11 @@ use tokio::{
 };
 
 use super::{
-    driver::{EVENT_COST, FRAME_COST, FromLeg},
+    driver::{EVENT_COST, FromLeg},
     io::{Ended, LegHandler, LegIo, Patience},
     legs::LegId,
     options::LegEnd,
-    queue::QueueReader,
+    queue::{FRAME_COST, QueueReader},
 };
 use crate::wire::{LegFrame, LegHello, WantedPlace};
 
