@@ -12,6 +12,8 @@ mod mesh;
 mod recovery;
 #[path = "multicast/relayed.rs"]
 mod relayed;
+#[path = "multicast/silence.rs"]
+mod silence;
 #[path = "multicast/slow.rs"]
 mod slow;
 #[path = "multicast/world.rs"]

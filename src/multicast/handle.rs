@@ -63,7 +63,7 @@ const NEVER: Duration = Duration::from_secs(1 << 30);
 /// [`Discarded`](crate::DmlsEvent::Discarded) and asked again.
 ///
 /// A transport that dies without saying so, as TCP does when a cable is cut, is noticed when something is
-/// written to it, or not at all; nothing here asks whether it is alive.
+/// written to it, or not at all, unless [`MulticastOptions::keep_alive_interval`] is set.
 ///
 /// Dropping it, both halves, breaks the legs off; [`Multicast::leave`] says goodbye. Events have to be
 /// taken: see [`MulticastOptions::event_queue`].

@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::io::Patience;
+use super::io::{KeepAlive, Patience};
 use crate::{
     dmls::{DmlsEvent, MemberIndex},
     error::Error,
@@ -53,6 +53,13 @@ pub struct MulticastOptions {
     /// How long leaving may take, for what is still to be written and for the others' goodbyes.
     /// Default: 5 s.
     pub goodbye_timeout: Duration,
+    /// A leg over which nothing has come for so long is asked whether its other end is there: a transport
+    /// can die without saying so. `None`: it is not. Default: `None`.
+    pub keep_alive_interval: Option<Duration>,
+    /// How long the answer may take, before the leg is [`LegEnd::Broken`], with
+    /// [`TimedOut`](io::ErrorKind::TimedOut). An end that has no time to process what comes says every 10 s
+    /// that it is there, so this should be longer. Default: 20 s.
+    pub keep_alive_timeout: Duration,
 }
 
 /// The pauses between attempts to bring a leg back.
@@ -134,13 +141,20 @@ impl Default for MulticastOptions {
             event_queue: 4 << 20,
             hello_timeout: Duration::from_secs(10),
             goodbye_timeout: Duration::from_secs(5),
+            keep_alive_interval: None,
+            keep_alive_timeout: Duration::from_secs(20),
         }
     }
 }
 
 impl MulticastOptions {
     pub(super) fn patience(&self) -> Patience {
-        Patience { hello: self.hello_timeout, goodbye: self.goodbye_timeout }
+        let timeout = self.keep_alive_timeout;
+        Patience {
+            hello: self.hello_timeout,
+            goodbye: self.goodbye_timeout,
+            keep_alive: self.keep_alive_interval.map(|interval| KeepAlive { interval, timeout }),
+        }
     }
 }
 
