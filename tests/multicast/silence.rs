@@ -118,16 +118,20 @@ async fn a_kept_leg_that_died_silently_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn an_application_that_does_not_read_does_not_look_dead() {
     let mut options = keeping_alive();
-    options.event_queue = 1;
+    options.event_queue = 10_000;
     options.leg_input = 1;
     let mut members = members_with([keeping_alive(), options]);
     link(&members, 0, 1);
-    for number in 0..10_u8 {
-        members[0].send(vec![number]).await.unwrap();
+    assert_all_talk(&mut members, "before").await;
+    // Until it owes nothing, and says nothing by itself. The first message fills the queue of events.
+    for wait in [60, 60, 3000] {
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+        for _ in 0..3 {
+            members[0].send(vec![7; 10_000]).await.unwrap();
+        }
     }
-    tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_no_leg_down(&mut members[0]);
-    assert_eq!(messages(&mut members[1], 0, 10).await[9], [9]);
+    messages(&mut members[1], 0, 9).await;
 }
 
 // MC-03, MC-05
