@@ -123,19 +123,18 @@ impl World {
                 }
                 return;
             }
-            _ => return self.settle(usize::from(input.byte())).await,
+            // Lets the others do something.
+            _ => {
+                for _ in 0..input.byte() {
+                    tokio::task::yield_now().await;
+                }
+                return;
+            }
         };
         let written = self.leg(leg).write_all(&bytes);
         // A party may end the leg, or not read it any more.
         if !matches!(timeout(Duration::from_secs(1), written).await, Ok(Ok(()))) {
             self.legs[leg] = None;
-        }
-    }
-
-    /// Lets the others do something.
-    async fn settle(&mut self, turns: usize) {
-        for _ in 0..turns {
-            tokio::task::yield_now().await;
         }
     }
 
