@@ -138,7 +138,7 @@ impl Multicast {
         self.sender.clone()
     }
 
-    /// Leaves: see [`MulticastSender::leave`].
+    /// Leaves: see [`MulticastSender::leave`]. Events that come meanwhile are thrown away.
     pub async fn leave(self) {
         let Self { sender, mut receiver } = self;
         let mut leave = Box::pin(sender.leave());
@@ -317,7 +317,7 @@ impl MulticastSender {
         Ok(member)
     }
 
-    /// Adds a leg to a relay (MC-05), raw or a channel.
+    /// Adds a leg to a relay (MC-05), raw or a channel. There are at most four to relays.
     ///
     /// # Errors
     ///

@@ -22,7 +22,8 @@ pub enum SlowLeg {
     /// is lost, and removed in the end.
     #[default]
     CatchUp,
-    /// Messages of the application wait until every leg has room: the slowest sets the pace.
+    /// Messages of the application wait until every leg has room: the slowest sets the pace. On raw legs
+    /// that may be a stranger's.
     Wait,
     /// The leg is given up. The member may come back on another one.
     Drop,
