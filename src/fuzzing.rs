@@ -7,6 +7,8 @@
 mod connection;
 mod dmls;
 mod insider;
+#[cfg(feature = "tokio")]
+mod legs;
 mod resumption;
 mod seeds;
 
@@ -17,6 +19,8 @@ use std::{
 
 use bytes::BytesMut;
 
+#[cfg(feature = "tokio")]
+pub use self::legs::legs;
 pub use self::{
     connection::{connection_established, connection_initiator, connection_responder},
     dmls::dmls,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "multicast/ending.rs"]
+mod ending;
 #[path = "multicast/hostile.rs"]
 mod hostile;
 #[path = "multicast/mesh.rs"]
@@ -10,6 +12,8 @@ mod mesh;
 mod recovery;
 #[path = "multicast/relayed.rs"]
 mod relayed;
+#[path = "multicast/silence.rs"]
+mod silence;
 #[path = "multicast/slow.rs"]
 mod slow;
 #[path = "multicast/world.rs"]

@@ -43,9 +43,12 @@ impl DmlsSession {
     ) -> Result<(), Error> {
         match place_of(&frame) {
             Some(place) => {
-                if place < self.next_of(of) && self.removed_by.is_none() {
-                    // Its sender does not know that it has arrived.
-                    self.owe_acknowledgement(now, false);
+                let message_type = frame.first().and_then(|&first| first.try_into().ok());
+                if let Some(message_type) = message_type
+                    && place < self.next_of(of)
+                    && self.removed_by.is_none()
+                {
+                    self.owe_for_duplicate(now, message_type);
                 }
                 self.handle_forwarded(now, of, frame)
             }

@@ -68,11 +68,19 @@ impl DmlsSession {
             | DmlsMessageType::BulkMessage
             | DmlsMessageType::Acknowledge => {}
         }
+        let message_type = frame.message_type;
         if self.queue(member, frame, Source::Sender)? == Offer::Duplicate {
-            // Its sender does not know that it has arrived.
-            self.owe_acknowledgement(now, false);
+            self.owe_for_duplicate(now, message_type);
         }
         Ok(())
+    }
+
+    /// A frame has come again: its sender does not know that it has arrived, or there is more than one
+    /// way. An Acknowledge is not acknowledged either way, or two members with two legs would never stop.
+    pub(super) fn owe_for_duplicate(&mut self, now: Time, message_type: DmlsMessageType) {
+        if message_type != DmlsMessageType::Acknowledge {
+            self.owe_acknowledgement(now, false);
+        }
     }
 
     /// Processes every frame whose turn has come. A frame of one member may be what those of others

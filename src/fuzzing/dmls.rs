@@ -39,6 +39,32 @@ pub fn dmls(data: &[u8]) {
     world.check();
 }
 
+/// A universe of three.
+pub(super) fn sessions(now: Time) -> Vec<DmlsSession> {
+    let packages: Vec<_> = CONFIGS
+        .iter()
+        .map(|config| DmlsKeyPackages::new(config, now).expect("KeyPackages"))
+        .collect();
+    let members = packages.iter().enumerate().map(|(place, packages)| DmlsMember {
+        key_packages: packages.frame().clone(),
+        send_group_id: vec![u8::try_from(place).expect("three")],
+    });
+    let universe = DmlsUniverse::new("universe", members.collect());
+    let policy = DmlsPolicy {
+        acknowledge_wait: Duration::ZERO,
+        max_frame_size: 8192,
+        max_waiting_frames: 32,
+        max_waiting_bytes: 1 << 16,
+        max_forwarded_bytes: 1 << 16,
+        ..DmlsPolicy::manual()
+    };
+    let create = |(config, packages)| {
+        DmlsSession::create(Arc::clone(config), policy, &universe, packages, now)
+            .expect("a universe")
+    };
+    CONFIGS.iter().zip(packages).map(create).collect()
+}
+
 struct World {
     sessions: Vec<DmlsSession>,
     now: Time,
@@ -54,28 +80,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let now = Time::now();
-        let packages: Vec<_> = CONFIGS
-            .iter()
-            .map(|config| DmlsKeyPackages::new(config, now).expect("KeyPackages"))
-            .collect();
-        let members = packages.iter().enumerate().map(|(place, packages)| DmlsMember {
-            key_packages: packages.frame().clone(),
-            send_group_id: vec![u8::try_from(place).expect("three")],
-        });
-        let universe = DmlsUniverse::new("universe", members.collect());
-        let policy = DmlsPolicy {
-            acknowledge_wait: Duration::ZERO,
-            max_frame_size: 8192,
-            max_waiting_frames: 32,
-            max_waiting_bytes: 1 << 16,
-            max_forwarded_bytes: 1 << 16,
-            ..DmlsPolicy::manual()
-        };
-        let sessions = CONFIGS.iter().zip(packages).map(|(config, packages)| {
-            DmlsSession::create(Arc::clone(config), policy, &universe, packages, now)
-                .expect("a universe")
-        });
-        let sessions = sessions.collect();
+        let sessions = sessions(now);
         let (frames, recorded) = (Vec::new(), Vec::new());
         let mut world = Self { sessions, now, frames, recorded, sent: [0; 2], received: [0; 2] };
         world.deliver();
@@ -250,7 +255,7 @@ impl World {
     }
 }
 
-fn index(member: usize) -> MemberIndex {
+pub(super) fn index(member: usize) -> MemberIndex {
     MemberIndex(u16::try_from(member).expect("three"))
 }
 

@@ -95,6 +95,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("dmls", vec![4, 0, 0, 0, 60, 0, 1, 0, 9, 0, 5, 1, 0, 0, 200, 0, 1, 6, 4, 6, 0, 0, 0]),
         // Acknowledgements, places in the future, commits that import what is not there.
         ("dmls", vec![7, 7, 0, 3, 1, 2, 3, 8, 3, 0, 9, 1, 0, 2, 0, 3, 12, 9, 0, 1, 0, 9, 1, 1]),
+        // A hello and frames of member 1 that are edited, over a leg; the same as a relay, and to a relay.
+        ("legs", vec![5, 0, 0, 1, 1, 0, 1, 0, 0, 2, 0, 1, 0, 0, 9, 1, 0, 20, 0, 1, 0, 3, 2, 5, 1]),
+        ("legs", vec![0, 1, 1, 3, 1, 0, 0, 1, 2, 1, 255, 0, 0, 5, 0, 2, 1, 255, 0, 1, 1, 3, 1]),
+        ("legs", vec![0, 2, 1, 2, 0, 0, 0, 2, 2, 2, 255, 0, 3, 5, 0, 2, 2, 2, 0, 0, 3, 6, 0, 0]),
         // Questions for frames, of Mallory's own and of others.
         ("dmls", vec![0, 9, 0, 1, 10, 0, 0, 255, 11, 1, 0, 255, 11, 9, 0, 1, 3, 12]),
     ]

@@ -143,7 +143,7 @@ impl MulticastConfig {
                         offers.insert(origin, frame);
                     }
                 }
-                LegMessage::Goodbye => return Err(Error::Truncated.into()),
+                _ => return Err(Error::Truncated.into()),
             }
         }
         let session = self.begin(&offers.into_values().collect::<Vec<_>>())?;
@@ -223,7 +223,7 @@ impl MulticastConfig {
                         let what = "a leg of another one";
                         return Err(Error::from(PeerMisbehaved::UnexpectedUniverse(what)).into());
                     }
-                    LegMessage::Goodbye => return Err(Error::Truncated.into()),
+                    _ => return Err(Error::Truncated.into()),
                 }
             }
         });
@@ -309,7 +309,7 @@ async fn wait<IO: AsyncRead + AsyncWrite + Unpin>(
             }
             LegMessage::Frame(LegFrame { origin: INVITER, frame, .. }) => frame,
             LegMessage::Frame(_) => continue,
-            LegMessage::Goodbye => return Err(Error::Truncated.into()),
+            _ => return Err(Error::Truncated.into()),
         };
         let first = frame.first().copied();
         let is = |message_type: DmlsMessageType| first == Some(message_type.into());

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 
@@ -19,7 +19,7 @@ use super::{
     options::{LegEnd, LegPeer, MulticastEvent, MulticastOptions, SlowLeg},
     queue::{Gauge, QueueReader},
     sends::{Next, Sends},
-    task::LegTask,
+    task::{Input, LegTask},
 };
 use crate::{
     dmls::{Destination, DmlsEvent, DmlsSession, place_of},
@@ -31,9 +31,6 @@ use crate::{
 
 /// What an event costs besides its data, in bytes.
 pub(crate) const EVENT_COST: usize = 128;
-
-/// What a frame costs besides its bytes.
-pub(crate) const FRAME_COST: usize = 128;
 
 /// What the application sends, in order.
 pub(crate) enum Send {
@@ -60,7 +57,7 @@ pub(crate) type Call = Box<dyn FnOnce(&mut DmlsSession, Time) + std::marker::Sen
 pub(crate) enum Control {
     Run(Call),
     Attach(Attach),
-    /// Until then at the latest.
+    /// After what was sent before; until then at the latest.
     Leave(Instant, oneshot::Sender<()>),
 }
 
@@ -84,11 +81,10 @@ pub(crate) enum Expected {
     Relay,
 }
 
-/// What comes from the tasks of legs.
+/// What comes from the tasks of legs. Its room is given back when it has been processed.
 pub(crate) enum FromLeg {
-    Hello(LegId, LegHello),
-    /// The bytes are released when it has been processed.
-    Frame(LegId, LegFrame, Arc<Gauge>),
+    Hello(LegId, LegHello, OwnedSemaphorePermit),
+    Frame(LegId, LegFrame, OwnedSemaphorePermit),
     Ended(LegId, LegEnd),
 }
 
@@ -99,22 +95,32 @@ pub(crate) struct Driver {
     /// Counts legs and proofs of life, so that they have an order.
     pub(super) counter: u64,
     pub(super) from_legs: mpsc::UnboundedSender<FromLeg>,
+    pub(super) input: Input,
     /// A leg has written all that it had.
     pub(super) drained: Arc<Notify>,
     inbound: mpsc::UnboundedReceiver<FromLeg>,
     sends: Sends,
-    send_gauge: Arc<Gauge>,
     controls: mpsc::UnboundedReceiver<Control>,
     events: mpsc::UnboundedSender<Result<MulticastEvent, Error>>,
     event_gauge: Arc<Gauge>,
-    leaving: Option<(Instant, oneshot::Sender<()>)>,
+    leaving: Option<Leaving>,
+}
+
+/// The application has said that it leaves.
+struct Leaving {
+    deadline: Instant,
+    /// Who waits for the end.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// The other ends of a driver's queues.
 pub(crate) struct Ends {
     pub(crate) sends: mpsc::UnboundedSender<Send>,
     pub(crate) send_gauge: Arc<Gauge>,
+    /// The driver ends when this and all its clones are gone.
     pub(crate) controls: mpsc::UnboundedSender<Control>,
+    /// Closed when the driver has ended.
+    pub(crate) from_legs: mpsc::UnboundedSender<FromLeg>,
     pub(crate) events: mpsc::UnboundedReceiver<Result<MulticastEvent, Error>>,
     pub(crate) event_gauge: Arc<Gauge>,
 }
@@ -131,20 +137,21 @@ impl Driver {
             sends: send_sender,
             send_gauge: Arc::clone(&send_gauge),
             controls: control_sender,
+            from_legs: from_legs.clone(),
             events: event_receiver,
             event_gauge: Arc::clone(&event_gauge),
         };
-        let sends = Sends::new(sends, session.max_content());
+        let sends = Sends::new(sends, send_gauge, session.max_content());
         let driver = Self {
             session,
             options,
             legs: BTreeMap::new(),
             counter: 0,
             from_legs,
+            input: Input::new(options.leg_input),
             drained: Arc::default(),
             inbound,
             sends,
-            send_gauge,
             controls,
             events,
             event_gauge,
@@ -156,7 +163,6 @@ impl Driver {
     /// Runs until the application has left or gone, or the session has failed.
     pub(crate) async fn run(mut self) {
         let mut sends_open = true;
-        let mut controls_open = true;
         loop {
             if let Err(error) = self.pump() {
                 let _ = self.events.send(Err(error));
@@ -168,14 +174,11 @@ impl Driver {
                     break;
                 }
             }
-            if !sends_open && !controls_open && self.events.is_closed() {
-                return;
-            }
             let unread =
                 self.leaving.is_none() && !self.events.is_closed() && self.event_gauge.is_full();
             let blocked = self.options.slow_leg == SlowLeg::Wait && self.has_slow_leg();
             let timeout = self.session.poll_timeout().map(Instant::from_std);
-            let deadline = self.leaving.as_ref().map(|(deadline, _)| *deadline);
+            let deadline = self.leaving.as_ref().map(|leaving| leaving.deadline);
             let due = [timeout, deadline].into_iter().flatten().min();
             let timer = async {
                 match due {
@@ -191,9 +194,10 @@ impl Driver {
                 if full == 0 && !behind { Poll::Ready(()) } else { Poll::Pending }
             });
             tokio::select! {
-                control = self.controls.recv(), if controls_open => match control {
+                control = self.controls.recv() => match control {
                     Some(control) => self.handle_control(control),
-                    None => controls_open = false,
+                    // Both halves have been dropped.
+                    None => return,
                 },
                 next = self.sends.next(), if sends_open && !blocked => match next {
                     Some(next) => self.handle_send(next),
@@ -201,9 +205,9 @@ impl Driver {
                 },
                 Some(from) = self.inbound.recv(), if !unread => self.handle_leg(from),
                 () = self.event_gauge.room(), if unread => {}
+                () = self.events.closed(), if unread => {}
                 () = room, if blocked => {}
                 () = self.drained.notified() => {}
-                () = self.events.closed(), if !sends_open && !controls_open => {}
                 () = timer => {
                     let now = now();
                     if deadline.is_some_and(|at| at <= Instant::now()) {
@@ -215,7 +219,7 @@ impl Driver {
             }
         }
         self.legs.clear();
-        if let Some((_, left)) = self.leaving {
+        for left in self.leaving.into_iter().flat_map(|leaving| leaving.waiting) {
             let _ = left.send(());
         }
     }
@@ -273,7 +277,7 @@ impl Driver {
                     self.session.protect_all(now(), &data)
                 };
                 for (data, outcome) in messages {
-                    self.send_gauge.release(data.len() + EVENT_COST);
+                    self.sends.release(&data);
                     outcome.tell(result.clone());
                 }
             }
@@ -290,18 +294,26 @@ impl Driver {
             Control::Attach(Attach { ended, .. }) => {
                 let _ = ended.map(|ended| ended.send(LegEnd::Left));
             }
-            Control::Leave(deadline, left) => self.leaving = Some((deadline, left)),
+            Control::Leave(deadline, left) => self.leave(deadline, left),
         }
+    }
+
+    fn leave(&mut self, deadline: Instant, left: oneshot::Sender<()>) {
+        // What was sent goes before the goodbye, whichever legs are slow.
+        while let Some(next) = self.sends.try_next() {
+            self.handle_send(next);
+        }
+        let leaving = self.leaving.get_or_insert(Leaving { deadline, waiting: Vec::new() });
+        leaving.deadline = leaving.deadline.min(deadline);
+        leaving.waiting.push(left);
     }
 
     fn handle_leg(&mut self, from: FromLeg) {
         match from {
-            FromLeg::Hello(id, hello) => self.handle_hello(id, &hello),
-            FromLeg::Frame(id, frame, gauge) => {
-                let cost = FRAME_COST + frame.frame.len();
-                self.handle_frame(id, frame);
-                gauge.release(cost);
-            }
+            FromLeg::Hello(id, hello, _room) => self.handle_hello(id, &hello),
+            // Who leaves waits for goodbyes. What it does not take comes again if it comes back.
+            FromLeg::Frame(..) if self.leaving.is_some() && self.event_gauge.is_full() => {}
+            FromLeg::Frame(id, frame, _room) => self.handle_frame(id, frame),
             FromLeg::Ended(id, end) => self.detach(id, end),
         }
     }

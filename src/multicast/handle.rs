@@ -3,17 +3,20 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 
 use super::{
-    driver::{Attach, Control, Driver, EVENT_COST, Ends, Expected, Outcome, Send as Sending},
+    driver::{
+        Attach, Control, Driver, EVENT_COST, Ends, Expected, FromLeg, Outcome, Send as Sending,
+    },
     io::LegIo,
     options::{Backoff, LegEnd, MulticastEvent, MulticastOptions},
     queue::Gauge,
@@ -27,6 +30,9 @@ use crate::{
     time::Time,
     wire::LegHello,
 };
+
+/// As good as no limit.
+const NEVER: Duration = Duration::from_secs(1 << 30);
 
 /// A member of a universe, over any number of streams (MC-01): a [`Sink`](futures::Sink) of messages for
 /// all, and a [`Stream`](futures::Stream) of what they send and of what happens.
@@ -57,7 +63,7 @@ use crate::{
 /// [`Discarded`](crate::DmlsEvent::Discarded) and asked again.
 ///
 /// A transport that dies without saying so, as TCP does when a cable is cut, is noticed when something is
-/// written to it, or not at all; nothing here asks whether it is alive.
+/// written to it, or not at all, unless [`MulticastOptions::keep_alive_interval`] is set.
 ///
 /// Dropping it, both halves, breaks the legs off; [`Multicast::leave`] says goodbye. Events have to be
 /// taken: see [`MulticastOptions::event_queue`].
@@ -71,12 +77,15 @@ pub struct MulticastSender {
     pub(super) sends: mpsc::UnboundedSender<Sending>,
     pub(super) gauge: Arc<Gauge>,
     pub(super) controls: mpsc::UnboundedSender<Control>,
+    /// Closed when the task has ended.
+    from_legs: mpsc::UnboundedSender<FromLeg>,
     options: MulticastOptions,
     max_frame_size: usize,
     me: MemberIndex,
     universe_id: Bytes,
     /// What became of messages that went into the sink.
     pub(super) failure: Arc<Mutex<Option<Error>>>,
+    /// Comes back when what was sent before it has been protected.
     pub(super) flush: Option<oneshot::Receiver<()>>,
     pub(super) left: Option<oneshot::Receiver<()>>,
 }
@@ -84,7 +93,9 @@ pub struct MulticastSender {
 /// The receiving half of a [`Multicast`].
 pub struct MulticastReceiver {
     pub(super) events: mpsc::UnboundedReceiver<Result<MulticastEvent, Error>>,
-    pub(super) gauge: Arc<Gauge>,
+    gauge: Arc<Gauge>,
+    /// Who only receives is there, too.
+    _controls: mpsc::UnboundedSender<Control>,
 }
 
 impl Multicast {
@@ -97,12 +108,15 @@ impl Multicast {
         let (me, universe_id) = (session.me(), Bytes::copy_from_slice(session.universe_id()));
         let max_frame_size = session.max_frame_size();
         let (driver, ends) = Driver::new(session, options);
-        let Ends { sends, send_gauge, controls, events, event_gauge } = ends;
+        let Ends { sends, send_gauge, controls, from_legs, events, event_gauge } = ends;
         tokio::spawn(driver.run());
+        let receiver =
+            MulticastReceiver { events, gauge: event_gauge, _controls: controls.clone() };
         let sender = MulticastSender {
             sends,
             gauge: send_gauge,
             controls,
+            from_legs,
             options,
             max_frame_size,
             me,
@@ -111,7 +125,7 @@ impl Multicast {
             flush: None,
             left: None,
         };
-        Self { sender, receiver: MulticastReceiver { events, gauge: event_gauge } }
+        Self { sender, receiver }
     }
 
     /// The halves, for two tasks.
@@ -124,7 +138,7 @@ impl Multicast {
         self.sender.clone()
     }
 
-    /// Leaves: see [`MulticastSender::leave`].
+    /// Leaves: see [`MulticastSender::leave`]. Events that come meanwhile are thrown away.
     pub async fn leave(self) {
         let Self { sender, mut receiver } = self;
         let mut leave = Box::pin(sender.leave());
@@ -303,7 +317,7 @@ impl MulticastSender {
         Ok(member)
     }
 
-    /// Adds a leg to a relay (MC-05), raw or a channel.
+    /// Adds a leg to a relay (MC-05), raw or a channel. There are at most four to relays.
     ///
     /// # Errors
     ///
@@ -352,20 +366,16 @@ impl MulticastSender {
     ///
     /// The others see that it was no accident. To them this party stays a member, whom they may remove.
     pub async fn leave(self) {
-        let deadline = self.goodbye_deadline();
-        let (flushed, flush) = oneshot::channel();
-        if self.sends.send(Sending::Flush(flushed)).is_ok() {
-            let _ = timeout_at(deadline, flush).await;
-        }
-        let (reply, left) = oneshot::channel();
-        if self.controls.send(Control::Leave(deadline, reply)).is_ok() {
-            let _ = left.await;
-        }
+        // It is gone either way.
+        let _ = self.begin_to_leave().await;
     }
 
-    pub(super) fn goodbye_deadline(&self) -> Instant {
-        let now = Instant::now();
-        now.checked_add(self.options.goodbye_timeout).unwrap_or(now)
+    /// Gives what tells of the end.
+    pub(super) fn begin_to_leave(&self) -> oneshot::Receiver<()> {
+        let deadline = Instant::now() + self.options.goodbye_timeout.min(NEVER);
+        let (reply, left) = oneshot::channel();
+        let _ = self.controls.send(Control::Leave(deadline, reply));
+        left
     }
 
     fn attach<IO>(&self, expected: Expected, io: IO, key: Option<PublicKey>) -> Result<(), Error>
@@ -403,11 +413,11 @@ impl MulticastSender {
         F: Future<Output = std::io::Result<IO>> + Send + 'static,
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (controls, options) = (self.controls.downgrade(), self.options);
-        let max_frame_size = self.max_frame_size;
-        tokio::spawn(async move {
-            let mut attempts = 0;
-            while controls.upgrade().is_some() {
+        let (controls, from_legs) = (self.controls.downgrade(), self.from_legs.clone());
+        let (max_frame_size, options) = (self.max_frame_size, self.options);
+        let keep = async move {
+            let mut attempts = 0_u32;
+            loop {
                 if let Ok(io) = connect().await {
                     let (sender, ended) = oneshot::channel();
                     let key = key(&io);
@@ -427,7 +437,13 @@ impl MulticastSender {
                     }
                 }
                 tokio::time::sleep(backoff.pause(attempts)).await;
-                attempts += 1;
+                attempts = attempts.saturating_add(1);
+            }
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = keep => {}
+                () = from_legs.closed() => {}
             }
         });
     }
@@ -487,6 +503,7 @@ impl Clone for MulticastSender {
             sends: self.sends.clone(),
             gauge: Arc::clone(&self.gauge),
             controls: self.controls.clone(),
+            from_legs: self.from_legs.clone(),
             options: self.options,
             max_frame_size: self.max_frame_size,
             me: self.me,

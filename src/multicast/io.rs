@@ -4,6 +4,7 @@ use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Notify,
     time::timeout,
 };
 
@@ -26,7 +27,7 @@ pub(crate) struct LegIo<IO> {
 /// What a leg's task tells of it.
 pub(crate) trait LegHandler: Send + Sync + 'static {
     /// The other end has said hello.
-    fn handle_hello(&self, hello: LegHello);
+    fn handle_hello(&self, hello: LegHello) -> impl Future<Output = ()> + Send;
 
     /// Takes a frame, when there is room for it.
     fn handle_frame(&self, frame: LegFrame) -> impl Future<Output = ()> + Send;
@@ -47,6 +48,16 @@ pub(crate) enum Ended {
     Broken(io::Error),
 }
 
+/// Who cannot process what comes says so often that it is still there: it does not read what it is asked.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// What the reader of a leg has the writer say.
+#[derive(Default)]
+struct Pulse {
+    ping: Notify,
+    pong: Notify,
+}
+
 /// Times that bound what a leg may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -54,6 +65,16 @@ pub(crate) struct Patience {
     pub(crate) hello: Duration,
     /// How long a goodbye may take.
     pub(crate) goodbye: Duration,
+    pub(crate) keep_alive: Option<KeepAlive>,
+}
+
+/// Asks whether the other end is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeepAlive {
+    /// When nothing has come for so long.
+    pub(crate) interval: Duration,
+    /// How long after that something may take to come.
+    pub(crate) timeout: Duration,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> LegIo<IO> {
@@ -61,20 +82,37 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LegIo<IO> {
         Self { io, leg: Leg::new(max_frame_size) }
     }
 
-    /// The next message; `None` after a goodbye. Cancel-safe.
+    /// The next message; `None` after a goodbye. Answers pings.
     pub(crate) async fn read(&mut self) -> io::Result<Option<LegMessage>> {
-        read(&mut self.io, &mut self.leg).await
+        loop {
+            match read(&mut self.io, &mut self.leg, None, &Pulse::default()).await? {
+                Some(LegMessage::Ping) => self.write(&LegMessage::Pong).await?,
+                Some(LegMessage::Pong) => {}
+                message => return Ok(message),
+            }
+        }
     }
 
     pub(crate) async fn write(&mut self, message: &LegMessage) -> io::Result<()> {
-        let records = message.encode().map_err(Error::from)?;
-        self.io.write_all(&records).await?;
-        self.io.flush().await
+        write_now(&mut self.io, message).await
     }
 
     /// Reads and writes until one end has had enough. `hello_is_due`: the other end has not said who
     /// it is.
     pub(crate) async fn run(
+        self,
+        queue: QueueReader,
+        handler: &impl LegHandler,
+        hello_is_due: bool,
+        patience: Patience,
+    ) -> Ended {
+        let given_up = queue.given_up();
+        let run = self.run_to_the_end(queue, handler, hello_is_due, patience);
+        // Whatever the other end does: it may be that it has stopped reading.
+        given_up.run_until_cancelled(run).await.unwrap_or(Ended::GivenUp)
+    }
+
+    async fn run_to_the_end(
         self,
         mut queue: QueueReader,
         handler: &impl LegHandler,
@@ -83,41 +121,60 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LegIo<IO> {
     ) -> Ended {
         let Self { io, mut leg } = self;
         let (mut reader, mut writer) = tokio::io::split(io);
-        let read = read_all(&mut reader, &mut leg, handler, hello_is_due, patience);
-        tokio::pin!(read);
-        let written = tokio::select! {
+        let farewell = queue.farewell();
+        let pulse = Pulse::default();
+        let read = read_all(&mut reader, &mut leg, handler, &pulse, hello_is_due, patience);
+        let write = write_all(&mut writer, &mut queue, handler, &pulse);
+        tokio::pin!(read, write);
+        tokio::select! {
             end = &mut read => {
+                // The other end still takes what was on its way when it said so.
                 if matches!(end, Ended::Goodbye) {
-                    let goodbye = async {
-                        writer.write_all(&LegMessage::Goodbye.encode().map_err(Error::from)?).await?;
-                        writer.shutdown().await
-                    };
-                    let _ = timeout(patience.goodbye, goodbye).await;
+                    farewell();
+                    let _ = timeout(patience.goodbye, write).await;
                 }
-                return end;
+                end
             }
-            written = write_all(&mut writer, &mut queue, handler) => written,
-        };
-        match written {
-            // What the other end had on its way is taken, too.
-            Ok(true) => {
-                let _ = timeout(patience.goodbye, read).await;
-                Ended::Left
+            written = &mut write => match written {
+                Ok(true) => {
+                    let _ = timeout(patience.goodbye, read).await;
+                    Ended::Left
+                }
+                Ok(false) => Ended::GivenUp,
+                Err(error) => Ended::Broken(error),
             }
-            Ok(false) => Ended::GivenUp,
-            Err(error) => Ended::Broken(error),
         }
     }
 }
 
-async fn read<R: AsyncRead + Unpin>(io: &mut R, leg: &mut Leg) -> io::Result<Option<LegMessage>> {
+/// Cancel-safe.
+async fn read<R: AsyncRead + Unpin>(
+    io: &mut R,
+    leg: &mut Leg,
+    keep_alive: Option<KeepAlive>,
+    pulse: &Pulse,
+) -> io::Result<Option<LegMessage>> {
     loop {
         if let Some(message) = leg.next()? {
             return Ok(Some(message));
         }
         // Not more than one read of the transport beyond what is complete.
         let mut limited = AsyncReadExt::take(&mut *io, READ_SIZE as u64);
-        if limited.read_buf(leg.input()).await? == 0 {
+        let read = limited.read_buf(leg.input());
+        let length = match keep_alive {
+            None => read.await?,
+            Some(KeepAlive { interval, timeout: answer }) => {
+                tokio::pin!(read);
+                match timeout(interval, &mut read).await {
+                    Ok(length) => length?,
+                    Err(_) => {
+                        pulse.ping.notify_one();
+                        timeout(answer, read).await.map_err(|_| io::ErrorKind::TimedOut)??
+                    }
+                }
+            }
+        };
+        if length == 0 {
             leg.handle_eof()?;
             return Ok(None);
         }
@@ -128,28 +185,41 @@ async fn read_all<R: AsyncRead + Unpin>(
     io: &mut R,
     leg: &mut Leg,
     handler: &impl LegHandler,
+    pulse: &Pulse,
     hello_is_due: bool,
     patience: Patience,
 ) -> Ended {
     let mut due = hello_is_due;
     loop {
         let message = if due {
-            match timeout(patience.hello, read(io, leg)).await {
+            match timeout(patience.hello, read(io, leg, None, pulse)).await {
                 Ok(message) => message,
                 Err(_) => Err(Error::HandshakeTimeout(patience.hello).into()),
             }
         } else {
-            read(io, leg).await
+            read(io, leg, patience.keep_alive, pulse).await
         };
         match message {
             Ok(Some(LegMessage::Hello(hello))) => {
                 due = false;
-                handler.handle_hello(hello);
+                stalling(handler.handle_hello(hello), pulse).await;
             }
-            Ok(Some(LegMessage::Frame(frame))) => handler.handle_frame(frame).await,
+            Ok(Some(LegMessage::Frame(frame))) => {
+                stalling(handler.handle_frame(frame), pulse).await;
+            }
+            Ok(Some(LegMessage::Ping)) => pulse.pong.notify_one(),
+            Ok(Some(LegMessage::Pong)) => {}
             Ok(Some(LegMessage::Goodbye) | None) => return Ended::Goodbye,
             Err(error) => return Ended::Broken(error),
         }
+    }
+}
+
+/// Waits for `handled`, and does not look dead meanwhile.
+async fn stalling(handled: impl Future<Output = ()>, pulse: &Pulse) {
+    tokio::pin!(handled);
+    while timeout(STALLED, &mut handled).await.is_err() {
+        pulse.pong.notify_one();
     }
 }
 
@@ -158,15 +228,30 @@ async fn write_all<W: AsyncWrite + Unpin>(
     io: &mut W,
     queue: &mut QueueReader,
     handler: &impl LegHandler,
+    pulse: &Pulse,
 ) -> io::Result<bool> {
-    while let Some(outgoing) = queue.next().await {
+    loop {
+        let next = tokio::select! {
+            // The hello is first, and whatever is written shows that somebody is there.
+            biased;
+            next = queue.next() => next,
+            () = pulse.pong.notified() => {
+                write_now(io, &LegMessage::Pong).await?;
+                continue;
+            }
+            () = pulse.ping.notified() => {
+                write_now(io, &LegMessage::Ping).await?;
+                continue;
+            }
+        };
+        let Some(outgoing) = next else { return Ok(false) };
         match outgoing {
             Outgoing::Records(records) => {
                 io.write_all(&records).await?;
                 if queue.is_empty() {
                     io.flush().await?;
                 }
-                queue.written(records.len());
+                queue.written(&records);
             }
             Outgoing::Goodbye => {
                 io.write_all(&LegMessage::Goodbye.encode().map_err(Error::from)?).await?;
@@ -178,5 +263,9 @@ async fn write_all<W: AsyncWrite + Unpin>(
             handler.drained();
         }
     }
-    Ok(false)
+}
+
+async fn write_now<W: AsyncWrite + Unpin>(io: &mut W, message: &LegMessage) -> io::Result<()> {
+    io.write_all(&message.encode().map_err(Error::from)?).await?;
+    io.flush().await
 }

@@ -20,7 +20,7 @@ const MAX_MEMBERS: usize = 1024;
 ///     └───────────── hello with a universe, or of a relay ──►┘
 /// ```
 ///
-/// Frames come in Gathering and in Open. An error is the end of the leg.
+/// Frames, pings and pongs come in Gathering and in Open. An error is the end of the leg.
 #[derive(Debug)]
 pub(crate) struct Leg {
     input: BytesMut,
@@ -127,6 +127,7 @@ impl Leg {
                 self.state
             }
             (State::Gathering | State::Open, LegMessage::Goodbye) => State::Closed,
+            (State::Gathering | State::Open, LegMessage::Ping | LegMessage::Pong) => self.state,
             (_, LegMessage::Hello(_)) => {
                 return Err(PeerMisbehaved::UnexpectedMessage("second hello").into());
             }
@@ -135,6 +136,12 @@ impl Leg {
             }
             (_, LegMessage::Goodbye) => {
                 return Err(PeerMisbehaved::UnexpectedMessage("goodbye").into());
+            }
+            (_, LegMessage::Ping) => {
+                return Err(PeerMisbehaved::UnexpectedMessage("ping").into());
+            }
+            (_, LegMessage::Pong) => {
+                return Err(PeerMisbehaved::UnexpectedMessage("pong").into());
             }
         };
         Ok(())
@@ -223,13 +230,27 @@ mod tests {
         assert_eq!(hello(b"id").encode().unwrap(), expected);
         let expected = [22, 3, 3, 0, 9, 33, 0, 0, 5, 0, 1, 255, 255, 5];
         assert_eq!(frame(1).encode().unwrap()[..], expected);
-        assert_eq!(LegMessage::Goodbye.encode().unwrap()[..], [22, 3, 3, 0, 4, 34, 0, 0, 0]);
+        for (number, message) in
+            (34..).zip([LegMessage::Goodbye, LegMessage::Ping, LegMessage::Pong])
+        {
+            assert_eq!(message.encode().unwrap()[..], [22, 3, 3, 0, 4, number, 0, 0, 0]);
+            let mut long = message.encode().unwrap().to_vec();
+            (long[4], long[8]) = (5, 1);
+            let mut leg = Leg::new(LIMIT);
+            leg.input().extend_from_slice(&[&encode(&[hello(b"id")])[..], &long, &[0]].concat());
+            let malformed = matches!(
+                take(&mut leg),
+                Err(Error::InvalidMessage(InvalidMessage::Malformed(what))) if what.ends_with("of a leg")
+            );
+            assert!(malformed);
+        }
     }
 
     #[test]
     fn messages_come_out_as_they_went_in_however_they_are_cut() {
+        let (ping, pong, goodbye) = (LegMessage::Ping, LegMessage::Pong, LegMessage::Goodbye);
         let sent =
-            [hello(b""), frame(10), hello(b"id"), frame(39_000), frame(1), LegMessage::Goodbye];
+            [hello(b""), frame(10), ping, hello(b"id"), frame(39_000), pong, frame(1), goodbye];
         let bytes = encode(&sent);
         for size in [1, 3, 1000, 100_000] {
             let mut leg = Leg::new(LIMIT);
@@ -249,6 +270,8 @@ mod tests {
         let unexpected = |what| Err(PeerMisbehaved::UnexpectedMessage(what).into());
         assert_eq!(receive(&[frame(1)]), unexpected("frame"));
         assert_eq!(receive(&[LegMessage::Goodbye]), unexpected("goodbye"));
+        assert_eq!(receive(&[LegMessage::Ping]), unexpected("ping"));
+        assert_eq!(receive(&[LegMessage::Pong]), unexpected("pong"));
         assert_eq!(receive(&[hello(b"id"), hello(b"id")]), unexpected("second hello"));
         assert_eq!(receive(&[hello(b""), hello(b"")]), unexpected("second hello"));
         let closed = [hello(b"id"), LegMessage::Goodbye, frame(1)];
@@ -300,7 +323,7 @@ mod tests {
         #[test]
         fn any_bytes_give_messages_an_error_or_a_wish_for_more(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
-            kind in 32_u8..35,
+            kind in 32_u8..37,
         ) {
             let mut leg = Leg::new(LIMIT);
             let first = hello(b"id").encode().unwrap();

@@ -22,10 +22,10 @@ use crate::{
 /// broken; and who claims to be a member without being it does not push that one out.
 const LEGS_PER_MEMBER: usize = 4;
 
-/// Legs whose other end has not said who it is.
+/// Accepted legs whose other end has not said who it is.
 const MAX_UNKNOWN: usize = 64;
 
-/// Frames in a row that the session refuses from one leg.
+/// Frames in a row that the session refuses from one leg with a member.
 const MAX_REFUSED: u32 = 256;
 
 /// Numbers legs in the order in which they came.
@@ -51,6 +51,11 @@ impl LegState {
     /// Both ends know each other.
     pub(super) fn is_up(&self) -> bool {
         self.peer != LegPeer::Unknown && !self.leaving
+    }
+
+    /// Whoever can connect may be at its other end. Legs that the application has opened, it bounds itself.
+    fn is_stranger(&self) -> bool {
+        self.peer == LegPeer::Unknown && self.expected == Expected::AnyMember
     }
 }
 
@@ -84,9 +89,11 @@ impl Driver {
             ended,
         };
         self.legs.insert(id, leg);
-        self.make_room(id, LegPeer::Unknown, MAX_UNKNOWN);
+        if expected == Expected::AnyMember {
+            self.make_room(id, |leg| leg.is_stranger(), MAX_UNKNOWN);
+        }
         let (driver, drained) = (self.from_legs.clone(), Arc::clone(&self.drained));
-        start(LegTask::new(id, driver, drained, self.options.leg_input), reader);
+        start(LegTask::new(id, driver, drained, self.input.clone()), reader);
         if let Some(hello) = hello {
             self.handle_hello(id, &hello);
         }
@@ -130,7 +137,7 @@ impl Driver {
         }
         if is_new {
             self.tell(MulticastEvent::LegUp { peer });
-            self.make_room(id, peer, LEGS_PER_MEMBER);
+            self.make_room(id, |leg| leg.peer == peer, LEGS_PER_MEMBER);
         }
     }
 
@@ -154,15 +161,17 @@ impl Driver {
         Ok(LegPeer::Member(MemberIndex(hello.member)))
     }
 
-    /// Gives up one of the legs with `peer`, but not the `newest`, if there are more than `limit`: one
-    /// over which nothing good has come, or has not for the longest time.
-    fn make_room(&mut self, newest: LegId, peer: LegPeer, limit: usize) {
-        let same = || self.legs.iter().filter(|(_, leg)| leg.peer == peer);
+    /// Gives up one of the legs that are the `same`, but not the `newest`, if there are more than `limit`:
+    /// a raw one rather than a channel, and then one over which nothing good has come, or has not for the
+    /// longest time.
+    fn make_room(&mut self, newest: LegId, same: impl Fn(&LegState) -> bool, limit: usize) {
+        let same = || self.legs.iter().filter(|(_, leg)| same(leg));
         if same().count() <= limit {
             return;
         }
         let others = same().filter(|(id, _)| **id != newest);
-        if let Some((id, _)) = others.min_by_key(|(id, leg)| (leg.proven, **id)) {
+        let worth = |leg: &LegState| (leg.is_channel, leg.proven);
+        if let Some((id, _)) = others.min_by_key(|(id, leg)| (worth(leg), **id)) {
             self.detach(*id, LegEnd::Replaced);
         }
     }
@@ -208,6 +217,10 @@ impl Driver {
             Ok(()) => PeerMisbehaved::UnexpectedMessage("forged frame").into(),
             Err(error) => error,
         };
+        // A relay is not to blame for what it copies, and has the frames of all.
+        if from == LegPeer::Relay {
+            return;
+        }
         leg.refused += 1;
         if leg.refused >= MAX_REFUSED && self.session.failure().is_none() {
             self.detach(id, LegEnd::Refused(error));

@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::io::Patience;
+use super::io::{KeepAlive, Patience};
 use crate::{
     dmls::{DmlsEvent, MemberIndex},
     error::Error,
@@ -22,7 +22,8 @@ pub enum SlowLeg {
     /// is lost, and removed in the end.
     #[default]
     CatchUp,
-    /// Messages of the application wait until every leg has room: the slowest sets the pace.
+    /// Messages of the application wait until every leg has room: the slowest sets the pace. On raw legs
+    /// that may be a stranger's.
     Wait,
     /// The leg is given up. The member may come back on another one.
     Drop,
@@ -38,9 +39,10 @@ pub enum SlowLeg {
 pub struct MulticastOptions {
     /// What is done with a slow leg.
     pub slow_leg: SlowLeg,
-    /// Bytes that wait for one leg; one frame more may. Default: 1 MiB.
+    /// Bytes that wait for one leg, and 128 for each frame; one frame more may. Default: 1 MiB.
     pub leg_queue: usize,
-    /// Bytes that came from one leg and were not processed; one frame more may. Default: 256 KiB.
+    /// Bytes that came over all legs together, and 128 for each frame, that were not processed. When there are more, legs take
+    /// turns, each of which holds one frame more. Default: 1 MiB.
     pub leg_input: usize,
     /// Bytes of messages that the application sends and that were not protected yet. Default: 1 MiB.
     pub send_queue: usize,
@@ -52,6 +54,13 @@ pub struct MulticastOptions {
     /// How long leaving may take, for what is still to be written and for the others' goodbyes.
     /// Default: 5 s.
     pub goodbye_timeout: Duration,
+    /// A leg over which nothing has come for so long is asked whether its other end is there: a transport
+    /// can die without saying so. `None`: it is not. Default: `None`.
+    pub keep_alive_interval: Option<Duration>,
+    /// How long the answer may take, before the leg is [`LegEnd::Broken`], with
+    /// [`TimedOut`](io::ErrorKind::TimedOut). An end that has no time to process what comes says every 10 s
+    /// that it is there, so this should be longer. Default: 20 s.
+    pub keep_alive_timeout: Duration,
 }
 
 /// The pauses between attempts to bring a leg back.
@@ -80,8 +89,8 @@ pub enum LegPeer {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LegEnd {
-    /// The other end has left, with a goodbye: it has got what was sent before it said so, and does not
-    /// come back by itself.
+    /// The other end has left, with a goodbye. What was on its way to it was written, as far as
+    /// [`MulticastOptions::goodbye_timeout`] allows. It does not come back by itself.
     Goodbye,
     /// This party has left.
     Left,
@@ -128,18 +137,25 @@ impl Default for MulticastOptions {
         Self {
             slow_leg: SlowLeg::default(),
             leg_queue: 1 << 20,
-            leg_input: 256 << 10,
+            leg_input: 1 << 20,
             send_queue: 1 << 20,
             event_queue: 4 << 20,
             hello_timeout: Duration::from_secs(10),
             goodbye_timeout: Duration::from_secs(5),
+            keep_alive_interval: None,
+            keep_alive_timeout: Duration::from_secs(20),
         }
     }
 }
 
 impl MulticastOptions {
     pub(super) fn patience(&self) -> Patience {
-        Patience { hello: self.hello_timeout, goodbye: self.goodbye_timeout }
+        let timeout = self.keep_alive_timeout;
+        Patience {
+            hello: self.hello_timeout,
+            goodbye: self.goodbye_timeout,
+            keep_alive: self.keep_alive_interval.map(|interval| KeepAlive { interval, timeout }),
+        }
     }
 }
 

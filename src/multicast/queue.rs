@@ -8,6 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What a frame costs besides its bytes.
+pub(crate) const FRAME_COST: usize = 128;
 
 /// Counts bytes that are somewhere, and lets wait until they are few enough.
 ///
@@ -38,13 +42,17 @@ pub(crate) enum Outgoing {
 pub(crate) struct QueueWriter {
     sender: mpsc::UnboundedSender<Outgoing>,
     gauge: Arc<Gauge>,
+    _given_up: DropGuard,
 }
 
 /// Where they come out.
 #[derive(Debug)]
 pub(crate) struct QueueReader {
     receiver: mpsc::UnboundedReceiver<Outgoing>,
+    sender: mpsc::WeakUnboundedSender<Outgoing>,
     gauge: Arc<Gauge>,
+    /// The writer is gone.
+    given_up: CancellationToken,
 }
 
 impl Gauge {
@@ -94,17 +102,23 @@ impl Gauge {
 /// A queue that is full from `limit` bytes on.
 pub(crate) fn queue(limit: usize) -> (QueueWriter, QueueReader) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let gauge = Gauge::new(limit);
-    (QueueWriter { sender, gauge: Arc::clone(&gauge) }, QueueReader { receiver, gauge })
+    let (gauge, given_up) = (Gauge::new(limit), CancellationToken::new());
+    let reader = QueueReader {
+        receiver,
+        sender: sender.downgrade(),
+        gauge: Arc::clone(&gauge),
+        given_up: given_up.clone(),
+    };
+    (QueueWriter { sender, gauge, _given_up: given_up.drop_guard() }, reader)
 }
 
 impl QueueWriter {
     /// Adds records, whether or not there is room.
     pub(crate) fn push(&self, records: Bytes) {
-        let length = records.len();
-        self.gauge.add(length);
+        let cost = FRAME_COST + records.len();
+        self.gauge.add(cost);
         if self.sender.send(Outgoing::Records(records)).is_err() {
-            self.gauge.release(length);
+            self.gauge.release(cost);
         }
     }
 
@@ -127,19 +141,33 @@ impl QueueReader {
         self.receiver.recv().await
     }
 
-    /// These bytes were written.
-    pub(crate) fn written(&self, bytes: usize) {
-        self.gauge.release(bytes);
+    /// These records were written.
+    pub(crate) fn written(&self, records: &Bytes) {
+        self.gauge.release(FRAME_COST + records.len());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.receiver.is_empty()
+    }
+
+    /// Says goodbye after what is in the queue by then.
+    pub(crate) fn farewell(&self) -> impl FnOnce() + use<> {
+        let sender = self.sender.clone();
+        move || {
+            let _ = sender.upgrade().map(|sender| sender.send(Outgoing::Goodbye));
+        }
+    }
+
+    /// Cancelled when the writer is gone, and what is here need not be written any more.
+    pub(crate) fn given_up(&self) -> CancellationToken {
+        self.given_up.clone()
     }
 }
 
 impl Drop for QueueReader {
     /// Nobody waits for a leg that is gone.
     fn drop(&mut self) {
+        self.receiver.close();
         self.gauge.release(usize::MAX);
     }
 }
@@ -153,7 +181,7 @@ mod tests {
     // MC-02
     #[tokio::test]
     async fn a_full_queue_has_room_again_when_its_reader_has_written() {
-        let (writer, mut reader) = queue(10);
+        let (writer, mut reader) = queue(2 * FRAME_COST + 10);
         writer.push(Bytes::from_static(&[0; 9]));
         assert!(!writer.is_full());
         writer.push(Bytes::from_static(&[0; 9]));
@@ -161,10 +189,20 @@ mod tests {
         let mut room = Box::pin(writer.gauge.room());
         assert!(room.as_mut().now_or_never().is_none());
         let Some(Outgoing::Records(first)) = reader.next().await else { panic!() };
-        reader.written(first.len());
+        reader.written(&first);
         room.await;
         drop(reader);
-        writer.push(Bytes::from_static(&[0; 9]));
+        for _ in 0..2 {
+            writer.push(Bytes::from_static(&[0; 9]));
+        }
         assert!(!writer.is_full());
+    }
+
+    // MC-02, CH-10: short frames take more memory than their bytes.
+    #[test]
+    fn a_flood_of_short_frames_fills_a_queue() {
+        let (writer, _reader) = queue(100 * FRAME_COST);
+        let pushed = (0..1000).take_while(|_| !writer.is_full());
+        assert_eq!(pushed.inspect(|_| writer.push(Bytes::from_static(&[0]))).count(), 100);
     }
 }

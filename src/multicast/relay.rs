@@ -9,7 +9,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    io::{Ended, LegHandler, LegIo, Patience},
+    io::{Ended, KeepAlive, LegHandler, LegIo, Patience},
     options::LegEnd,
     queue::{QueueWriter, queue},
     ring::{LegId, State},
@@ -31,7 +31,7 @@ pub struct RelayOptions {
     /// one frame more may.
     /// Default: 4 MiB. What is no longer kept, members ask each other for.
     pub kept_bytes: usize,
-    /// Bytes that wait for one leg; one frame more may. Default: 1 MiB.
+    /// Bytes that wait for one leg, and 128 for each frame; one frame more may. Default: 1 MiB.
     pub leg_queue: usize,
     /// Longest frame, in bytes. Default: 2 MiB, as [`DmlsPolicy`](crate::DmlsPolicy) has it.
     pub max_frame_size: usize,
@@ -39,6 +39,12 @@ pub struct RelayOptions {
     pub hello_timeout: Duration,
     /// How long the answer to a goodbye may take. Default: 5 s.
     pub goodbye_timeout: Duration,
+    /// As [`MulticastOptions::keep_alive_interval`](super::MulticastOptions::keep_alive_interval).
+    /// Default: `None`.
+    pub keep_alive_interval: Option<Duration>,
+    /// As [`MulticastOptions::keep_alive_timeout`](super::MulticastOptions::keep_alive_timeout).
+    /// Default: 20 s.
+    pub keep_alive_timeout: Duration,
 }
 
 /// A server in the middle that only copies frames, for one universe (MC-05).
@@ -112,8 +118,13 @@ impl Relay {
         let (writer, reader) = queue(self.options.leg_queue);
         let inner = Inner { queue: Some(writer), ..Inner::default() };
         let task = Task { relay: self.clone(), expected, inner: Mutex::new(inner) };
-        let patience =
-            Patience { hello: self.options.hello_timeout, goodbye: self.options.goodbye_timeout };
+        let timeout = self.options.keep_alive_timeout;
+        let keep_alive = self.options.keep_alive_interval;
+        let patience = Patience {
+            hello: self.options.hello_timeout,
+            goodbye: self.options.goodbye_timeout,
+            keep_alive: keep_alive.map(|interval| KeepAlive { interval, timeout }),
+        };
         let ended =
             LegIo::new(io, self.options.max_frame_size).run(reader, &task, true, patience).await;
         let refused = task.lock().refused.take();
@@ -147,7 +158,7 @@ impl Task {
 }
 
 impl LegHandler for Task {
-    fn handle_hello(&self, hello: LegHello) {
+    async fn handle_hello(&self, hello: LegHello) {
         let mut inner = self.lock();
         let is_expected = self.expected.is_none_or(|expected| expected == hello.member);
         if hello.member >= self.relay.options.max_members || !is_expected {
@@ -199,6 +210,8 @@ impl Default for RelayOptions {
             max_frame_size: 2 << 20,
             hello_timeout: Duration::from_secs(10),
             goodbye_timeout: Duration::from_secs(5),
+            keep_alive_interval: None,
+            keep_alive_timeout: Duration::from_secs(20),
         }
     }
 }

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{driver::FRAME_COST, leg::encode_frame, queue::QueueWriter, relay::RelayOptions};
+use super::{
+    leg::encode_frame,
+    queue::{FRAME_COST, QueueWriter},
+    relay::RelayOptions,
+};
 use crate::{
     dmls::place_of,
     error::{Error, PeerMisbehaved},
@@ -46,7 +50,9 @@ struct Origin {
 }
 
 struct Leg {
-    hello: LegHello,
+    member: u16,
+    /// The first place that it lacks of each member. A flood of frames is compared with it.
+    wanted: BTreeMap<u16, u64>,
     queue: QueueWriter,
     /// The first kept frame that it was not sent, if it is behind.
     cursor: Option<Arrival>,
@@ -68,7 +74,7 @@ impl State {
     /// A member has said who it is.
     pub(super) fn attach(&mut self, hello: LegHello, queue: QueueWriter) -> LegId {
         let member = hello.member;
-        let same = || self.legs.iter().filter(|(_, leg)| leg.hello.member == member);
+        let same = || self.legs.iter().filter(|(_, leg)| leg.member == member);
         if hello.universe_id.is_empty() && same().count() == 0 {
             // It begins anew; what it sent belongs to an earlier universe.
             self.forget(member, |_| true);
@@ -91,7 +97,8 @@ impl State {
         }
         self.counter += 1;
         let id = self.counter;
-        self.legs.insert(id, Leg { hello, queue, cursor: Some(0), used: id });
+        let wanted = wanted_of(&hello);
+        self.legs.insert(id, Leg { member, wanted, queue, cursor: Some(0), used: id });
         self.catch_up(id);
         id
     }
@@ -99,10 +106,10 @@ impl State {
     /// A member that had no universe has one now. `false`: it is another one.
     pub(super) fn hello_again(&mut self, id: LegId, hello: LegHello) -> bool {
         let Some(leg) = self.legs.get_mut(&id) else { return true };
-        if leg.hello.member != hello.member {
+        if leg.member != hello.member {
             return false;
         }
-        leg.hello = hello;
+        leg.wanted = wanted_of(&hello);
         leg.cursor = Some(0);
         self.catch_up(id);
         true
@@ -110,8 +117,8 @@ impl State {
 
     pub(super) fn detach(&mut self, id: LegId) {
         let Some(leg) = self.legs.remove(&id) else { return };
-        let member = leg.hello.member;
-        if self.legs.values().all(|leg| leg.hello.member != member) {
+        let member = leg.member;
+        if self.legs.values().all(|leg| leg.member != member) {
             // Their private keys go with their sender.
             self.forget(member, |kept| kept.message_type == u8::from(DmlsMessageType::KeyPackages));
         }
@@ -125,7 +132,7 @@ impl State {
         let arrival = self.counter;
         let Some(leg) = self.legs.get_mut(&id) else { return Ok(()) };
         leg.used = arrival;
-        if origin != leg.hello.member {
+        if origin != leg.member {
             return Err(PeerMisbehaved::UnexpectedMessage("frame of another member").into());
         }
         let place = place_of(frame);
@@ -256,12 +263,17 @@ impl Kept {
 
 impl Leg {
     fn wants(&self, kept: &Kept) -> bool {
-        let me = self.hello.member;
-        let is_lacking = kept.place.is_none_or(|place| {
-            kept.destination != NO_MEMBER || place >= self.hello.next_of(kept.origin)
-        });
-        kept.origin != me && [NO_MEMBER, me].contains(&kept.destination) && is_lacking
+        let next = || self.wanted.get(&kept.origin).copied().unwrap_or(0);
+        let is_lacking =
+            kept.place.is_none_or(|place| kept.destination != NO_MEMBER || place >= next());
+        let is_for_it = [NO_MEMBER, self.member].contains(&kept.destination);
+        kept.origin != self.member && is_for_it && is_lacking
     }
+}
+
+/// Of a member that is named twice, the first place counts, as for members.
+fn wanted_of(hello: &LegHello) -> BTreeMap<u16, u64> {
+    hello.wanted.iter().rev().map(|wanted| (wanted.member, wanted.next)).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
 //! What the application sends, as much at a time as goes into one frame.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::driver::{Outcome, Send};
+use super::{
+    driver::{EVENT_COST, Outcome, Send},
+    queue::Gauge,
+};
 use crate::dmls::{LENGTH_LEN, MAX_BATCH};
 
 /// Content of a frame of several messages. Longer ones save hardly anything, and whoever receives
@@ -13,6 +18,8 @@ const TOGETHER: usize = 256 << 10;
 /// Where the messages of the application come out.
 pub(crate) struct Sends {
     receiver: mpsc::UnboundedReceiver<Send>,
+    /// The bytes of what was not protected yet.
+    gauge: Arc<Gauge>,
     /// What did not go with those before it.
     held: Option<Send>,
     /// Bytes of messages that go together, with their lengths.
@@ -28,8 +35,12 @@ pub(crate) enum Next {
 
 impl Sends {
     /// `max_content`: bytes that fit into a frame.
-    pub(crate) fn new(receiver: mpsc::UnboundedReceiver<Send>, max_content: usize) -> Self {
-        Self { receiver, held: None, limit: max_content.min(TOGETHER) }
+    pub(crate) fn new(
+        receiver: mpsc::UnboundedReceiver<Send>,
+        gauge: Arc<Gauge>,
+        max_content: usize,
+    ) -> Self {
+        Self { receiver, gauge, held: None, limit: max_content.min(TOGETHER) }
     }
 
     /// The next messages, those that wait already; `None` after the end. Cancel-safe.
@@ -38,9 +49,19 @@ impl Sends {
             Some(held) => held,
             None => self.receiver.recv().await?,
         };
+        Some(self.gather(first))
+    }
+
+    /// The same, but `None` if there is nothing now.
+    pub(crate) fn try_next(&mut self) -> Option<Next> {
+        let first = self.held.take().or_else(|| self.receiver.try_recv().ok())?;
+        Some(self.gather(first))
+    }
+
+    fn gather(&mut self, first: Send) -> Next {
         let (data, outcome) = match first {
             Send::Message { data, outcome } => (data, outcome),
-            Send::Flush(done) => return Some(Next::Flush(done)),
+            Send::Flush(done) => return Next::Flush(done),
         };
         let mut bytes = LENGTH_LEN + data.len();
         let mut messages = vec![(data, outcome)];
@@ -59,7 +80,20 @@ impl Sends {
                 Err(_) => break,
             }
         }
-        Some(Next::Messages(messages))
+        Next::Messages(messages)
+    }
+
+    /// A message has been protected, or refused.
+    pub(crate) fn release(&self, data: &Bytes) {
+        self.gauge.release(EVENT_COST + data.len());
+    }
+}
+
+impl Drop for Sends {
+    /// Nobody waits for a party that is gone.
+    fn drop(&mut self) {
+        self.receiver.close();
+        self.gauge.release(usize::MAX);
     }
 }
 
@@ -71,7 +105,7 @@ mod tests {
 
     fn sends(limit: usize) -> (mpsc::UnboundedSender<Send>, Sends) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (sender, Sends::new(receiver, limit))
+        (sender, Sends::new(receiver, Gauge::new(usize::MAX), limit))
     }
 
     fn message(length: usize) -> Send {

@@ -11,7 +11,7 @@ use futures::{FutureExt, Sink, Stream};
 use tokio::sync::oneshot;
 
 use super::{
-    driver::{Control, Outcome, Send as Sending},
+    driver::{Outcome, Send as Sending},
     handle::{Multicast, MulticastReceiver, MulticastSender, closed},
     options::MulticastEvent,
 };
@@ -28,7 +28,9 @@ impl Sink<Bytes> for MulticastSender {
         self.gauge.poll_room(cx).map(Ok)
     }
 
-    fn start_send(self: Pin<&mut Self>, data: Bytes) -> Result<(), Error> {
+    fn start_send(mut self: Pin<&mut Self>, data: Bytes) -> Result<(), Error> {
+        // One that is on its way is ahead of this message.
+        self.flush = None;
         self.queue(data, Outcome::Sink(Arc::clone(&self.failure)))
     }
 
@@ -48,20 +50,14 @@ impl Sink<Bytes> for MulticastSender {
         Poll::Ready(Ok(()))
     }
 
-    /// Leaves.
+    /// Leaves: see [`MulticastSender::leave`].
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.left.is_none() {
-            ready!(self.as_mut().poll_flush(cx))?;
-            let (reply, left) = oneshot::channel();
-            let leave = Control::Leave(self.goodbye_deadline(), reply);
-            self.controls.send(leave).map_err(|_| closed())?;
+        let mut left = self.left.take().unwrap_or_else(|| self.begin_to_leave());
+        if left.poll_unpin(cx).is_pending() {
             self.left = Some(left);
+            return Poll::Pending;
         }
-        if let Some(left) = &mut self.left {
-            // It is gone either way.
-            let _ = ready!(left.poll_unpin(cx));
-        }
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.check())
     }
 }
 

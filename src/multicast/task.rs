@@ -4,25 +4,45 @@ use std::{pin::pin, sync::Arc};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Notify, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
 };
 
 use super::{
-    driver::{FRAME_COST, FromLeg},
+    driver::{EVENT_COST, FromLeg},
     io::{Ended, LegHandler, LegIo, Patience},
     legs::LegId,
     options::LegEnd,
-    queue::{Gauge, QueueReader},
+    queue::{FRAME_COST, QueueReader},
 };
-use crate::wire::{LegFrame, LegHello};
+use crate::wire::{LegFrame, LegHello, WantedPlace};
 
 /// The connection between a leg's task and the session's.
 pub(crate) struct LegTask {
     id: LegId,
     driver: mpsc::UnboundedSender<FromLeg>,
     drained: Arc<Notify>,
-    /// What came over this leg and was not processed.
-    gauge: Arc<Gauge>,
+    input: Input,
+}
+
+/// Room for what came over legs and was not processed. Legs that wait for it take turns.
+#[derive(Clone)]
+pub(crate) struct Input {
+    room: Arc<Semaphore>,
+    limit: u32,
+}
+
+impl Input {
+    pub(crate) fn new(limit: usize) -> Self {
+        let limit = u32::try_from(limit.max(1)).unwrap_or(u32::MAX);
+        let room = usize::try_from(limit).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(room)), limit }
+    }
+
+    /// Room for so many bytes, or all of it. Dropping it gives it back.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.limit);
+        Arc::clone(&self.room).acquire_many_owned(bytes).await.ok()
+    }
 }
 
 impl LegTask {
@@ -30,9 +50,9 @@ impl LegTask {
         id: LegId,
         driver: mpsc::UnboundedSender<FromLeg>,
         drained: Arc<Notify>,
-        limit: usize,
+        input: Input,
     ) -> Self {
-        Self { id, driver, drained, gauge: Gauge::new(limit) }
+        Self { id, driver, drained, input }
     }
 
     /// The leg's task.
@@ -61,14 +81,17 @@ impl LegTask {
 }
 
 impl LegHandler for LegTask {
-    fn handle_hello(&self, hello: LegHello) {
-        let _ = self.driver.send(FromLeg::Hello(self.id, hello));
+    async fn handle_hello(&self, hello: LegHello) {
+        let length = hello.wanted.len() * size_of::<WantedPlace>();
+        if let Some(room) = self.input.take(EVENT_COST + length).await {
+            let _ = self.driver.send(FromLeg::Hello(self.id, hello, room));
+        }
     }
 
     async fn handle_frame(&self, frame: LegFrame) {
-        self.gauge.room().await;
-        self.gauge.add(FRAME_COST + frame.frame.len());
-        let _ = self.driver.send(FromLeg::Frame(self.id, frame, Arc::clone(&self.gauge)));
+        if let Some(room) = self.input.take(FRAME_COST + frame.frame.len()).await {
+            let _ = self.driver.send(FromLeg::Frame(self.id, frame, room));
+        }
     }
 
     fn drained(&self) {

@@ -4,7 +4,7 @@
 
 use std::marker::PhantomData;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::MAX_PLAINTEXT;
 use crate::error::InvalidMessage;
@@ -138,6 +138,8 @@ impl<T: MessageType> RawMessage<T> {
 #[derive(Debug)]
 pub(crate) struct MessageAssembler<T = TwoPartyMessageType> {
     buffer: BytesMut,
+    /// Something has been taken from the front of the buffer's memory.
+    is_used: bool,
     limit: usize,
     message_type: PhantomData<T>,
 }
@@ -145,7 +147,7 @@ pub(crate) struct MessageAssembler<T = TwoPartyMessageType> {
 impl<T: MessageType> MessageAssembler<T> {
     /// An assembler that accepts bodies of at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { buffer: BytesMut::new(), limit, message_type: PhantomData }
+        Self { buffer: BytesMut::new(), is_used: false, limit, message_type: PhantomData }
     }
 
     /// Accepts bodies of another length from now on.
@@ -191,9 +193,18 @@ impl<T: MessageType> MessageAssembler<T> {
         if self.buffer.len() < end {
             return Ok(None);
         }
-        let encoded = self.buffer.split_to(end).freeze();
+        // A message that is kept must not keep the memory of others, so it shares none.
+        let encoded = if self.buffer.len() > end || self.is_used {
+            self.is_used = true;
+            let encoded = Bytes::copy_from_slice(self.buffer.get(..end).unwrap_or_default());
+            self.buffer.advance(end);
+            encoded
+        } else {
+            std::mem::take(&mut self.buffer).freeze()
+        };
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
+            self.is_used = false;
         }
         Ok(Some(RawMessage { message_type, encoded }))
     }
@@ -391,6 +402,25 @@ mod tests {
     }
 
     // CH-10: a peer that announces much and sends little costs little.
+    // CH-10: what is kept of a message is its own memory, not that of what came with it.
+    #[test]
+    fn a_short_message_does_not_keep_the_memory_of_a_long_one() {
+        let long = seal(TwoPartyMessageType::ClientHello, &vec![0; LIMIT]).unwrap();
+        let short = seal(TwoPartyMessageType::ServerHello, &[7; 20]).unwrap();
+        let mut assembler = assembler(LIMIT);
+        let mut messages = Vec::new();
+        for fragment in [&short[..], &long, &short, &short].concat().chunks(MAX_PLAINTEXT) {
+            assembler.push(fragment).unwrap();
+            take_all(&mut assembler, &mut messages);
+        }
+        assert!(assembler.is_empty());
+        for message in messages {
+            let length = message.encoded.len();
+            let capacity = message.encoded.try_into_mut().unwrap().capacity();
+            assert!(capacity <= 2 * length, "{capacity} bytes for {length}");
+        }
+    }
+
     #[test]
     fn an_announcement_alone_reserves_nothing() {
         let mut assembler = assembler(MAX_BODY_LEN);

@@ -32,6 +32,8 @@ pub(crate) enum LegMessageType {
     Hello = 32,
     Frame = 33,
     Goodbye = 34,
+    Ping = 35,
+    Pong = 36,
 }
 
 impl TryFrom<u8> for LegMessageType {
@@ -42,6 +44,8 @@ impl TryFrom<u8> for LegMessageType {
             32 => Ok(Self::Hello),
             33 => Ok(Self::Frame),
             34 => Ok(Self::Goodbye),
+            35 => Ok(Self::Ping),
+            36 => Ok(Self::Pong),
             other => Err(InvalidMessage::UnknownMessageType(other)),
         }
     }
@@ -79,6 +83,10 @@ pub(crate) enum LegMessage {
     Frame(LegFrame),
     /// Nothing follows, and that is as it should be.
     Goodbye,
+    /// Is anybody there?
+    Ping,
+    /// Yes.
+    Pong,
 }
 
 /// A frame, with what a relay has to know of it.
@@ -113,6 +121,8 @@ impl LegMessage {
                 envelope::seal(LegMessageType::Frame, &body)?
             }
             Self::Goodbye => envelope::seal(LegMessageType::Goodbye, &[])?,
+            Self::Ping => envelope::seal(LegMessageType::Ping, &[])?,
+            Self::Pong => envelope::seal(LegMessageType::Pong, &[])?,
         };
         let mut out = BytesMut::with_capacity(message.len() + 5 * (message.len() / 16384 + 1));
         encode_plaintext(ContentType::Handshake, &message, &mut out);
@@ -134,8 +144,17 @@ impl LegMessage {
                 bytes::Buf::advance(&mut frame, ROUTE_LEN);
                 Ok(Self::Frame(LegFrame { origin, destination, frame }))
             }
-            LegMessageType::Goodbye if message.body().is_empty() => Ok(Self::Goodbye),
-            LegMessageType::Goodbye => Err(InvalidMessage::Malformed("goodbye of a leg")),
+            message_type if !message.body().is_empty() => {
+                let what = match message_type {
+                    LegMessageType::Ping => "ping of a leg",
+                    LegMessageType::Pong => "pong of a leg",
+                    _ => "goodbye of a leg",
+                };
+                Err(InvalidMessage::Malformed(what))
+            }
+            LegMessageType::Ping => Ok(Self::Ping),
+            LegMessageType::Pong => Ok(Self::Pong),
+            LegMessageType::Goodbye => Ok(Self::Goodbye),
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::FutureExt;
 use mls_channel::{
-    Error, LegEnd, LegPeer, Multicast, MulticastOptions, Relay, RelayOptions,
+    Error, LegEnd, LegPeer, Multicast, MulticastEvent, MulticastOptions, Relay, RelayOptions,
     error::{InvalidMessage, PeerMisbehaved},
     wire::encode_frame,
 };
@@ -337,4 +338,119 @@ async fn who_lies_to_a_relay_hurts_nobody_for_good() {
     }
     assert_eq!(relay.kept_bytes(), before);
     assert_all_talk(&mut members, "and after").await;
+}
+
+// MC-05: nothing is left of legs that were replaced, whether or not somebody reads at their other ends.
+#[tokio::test(start_paused = true)]
+async fn a_relay_does_not_wait_for_those_who_do_not_read() {
+    let relay = Relay::new(RelayOptions::default());
+    let mut legs = Vec::new();
+    for _ in 0..5 {
+        let (mut near, far) = tokio::io::duplex(16);
+        let relay = relay.clone();
+        let served = tokio::spawn(async move { relay.serve(far).await });
+        near.write_all(&hello(b"universe", 1, &[])).await.unwrap();
+        legs.push((near, served));
+    }
+    let (_near, served) = legs.remove(0);
+    let end = soon(served).await.unwrap();
+    assert!(matches!(end, LegEnd::Replaced), "{end}");
+}
+
+// MC-04: a member that is silent is not pushed off its channel.
+#[tokio::test(start_paused = true)]
+async fn who_claims_to_be_a_member_does_not_push_out_its_channel() {
+    let configs = configs(2);
+    let (near, far) = channel(&configs[0], &configs[1]).await;
+    let universe = sessions(&configs, policy()).into_iter();
+    let mut members: Vec<_> =
+        universe.map(|session| Multicast::new(session, MulticastOptions::default())).collect();
+    link(&members, 0, 1);
+    assert_all_talk(&mut members, "before").await;
+    // All there is has come over the first leg.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    members[0].add_channel(near).await.unwrap();
+    members[1].add_channel(far).await.unwrap();
+    assert_eq!(leg_up(&mut members[0]).await, LegPeer::Member(index(1)));
+    assert_eq!(leg_up(&mut members[1]).await, LegPeer::Member(index(0)));
+    let mut impostors = Vec::new();
+    for _ in 0..20 {
+        impostors.push(impostor(&members[0], 0).await);
+        assert_eq!(leg_up(&mut members[0]).await, LegPeer::Member(index(1)));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    while let Some(event) = members[1].next_event().now_or_never() {
+        let event = event.unwrap().unwrap();
+        assert!(!matches!(event, MulticastEvent::LegDown { .. }), "{event:?}");
+    }
+    assert_all_talk(&mut members, "after").await;
+}
+
+// MC-02: strangers who say nothing do not push out the legs that this party has opened.
+#[tokio::test]
+async fn a_leg_that_was_opened_has_time_whoever_else_comes() {
+    let mut members = members(2, MulticastOptions::default());
+    let (near, far) = pipe();
+    members[0].add_leg(index(1), near).unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        let (near, far) = pipe();
+        members[0].accept_leg(near).unwrap();
+        silent.push(far);
+    }
+    for _ in 0..36 {
+        let (peer, end) = leg_down(&mut members[0]).await;
+        assert!(peer == LegPeer::Unknown && matches!(end, LegEnd::Replaced), "{end}");
+    }
+    members[1].add_leg(index(0), far).unwrap();
+    assert_all_talk(&mut members, "all the same").await;
+}
+
+// MC-05, DM-19: the relay is not to blame for what a member sends.
+#[tokio::test]
+async fn who_floods_a_relay_with_forged_frames_does_not_cut_others_off() {
+    let relay = Relay::new(RelayOptions::default());
+    let connect = |place| {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let relay = relay.clone();
+        tokio::spawn(async move { relay.serve_member(index(place), far).await });
+        near
+    };
+    let mut members = members(3, MulticastOptions::default());
+    let _silent = members.pop();
+    for (place, member) in members.iter().enumerate() {
+        member.add_relay(connect(place)).unwrap();
+    }
+    let mut hostile = connect(2);
+    hostile.write_all(&hello(b"universe", 2, &[])).await.unwrap();
+    for _ in 0..1000 {
+        for place in [0, 1] {
+            hostile.write_all(&frame(2, place, &[6, 0, 0, 3, 1, 2, 3])).await.unwrap();
+        }
+    }
+    for round in 0..5 {
+        assert_all_talk(&mut members, &format!("round {round}")).await;
+    }
+}
+
+// MC-02: what came over a leg that is gone counts as long as it is there.
+#[tokio::test(start_paused = true)]
+async fn what_came_over_many_legs_is_bounded() {
+    let mut options = MulticastOptions::default();
+    options.event_queue = 1;
+    let members = members(2, options);
+    let junk = frame(1, 0, &[[6, 0, 4, 0].to_vec(), vec![0; 1024]].concat());
+    let mut taken = 0;
+    for _ in 0..200 {
+        let (near, mut far) = tokio::io::duplex(1000);
+        members[0].accept_leg(near).unwrap();
+        far.write_all(&hello(b"universe", 1, &[])).await.unwrap();
+        let flood = async {
+            while far.write_all(&junk).await.is_ok() {
+                taken += junk.len();
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), flood).await;
+    }
+    assert!(taken < 8 << 20, "{taken}");
 }

@@ -1,15 +1,13 @@
 //! A mesh in which nothing goes wrong.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future::try_join};
 use mls_channel::{
-    DmlsEvent, Error, LegEnd, LegPeer, MlsAcceptor, MlsConnector, MlsStream, Multicast,
-    MulticastEvent, MulticastOptions, ServerName, error::ApiMisuse,
+    DmlsEvent, Error, LegEnd, LegPeer, Multicast, MulticastEvent, MulticastOptions,
+    error::ApiMisuse,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
@@ -164,17 +162,6 @@ async fn a_universe_is_brought_together_over_legs_and_meshed_afterwards() {
         link(&members, a, b);
     }
     assert_all_talk(&mut members, "hello").await;
-}
-
-/// A channel, from the one that has `a` to the one that has `b`.
-async fn channel(
-    a: &Arc<mls_channel::Config>,
-    b: &Arc<mls_channel::Config>,
-) -> (MlsStream<DuplexStream>, MlsStream<DuplexStream>) {
-    let (near, far) = pipe();
-    let name = ServerName::new(b.identity().name()).unwrap();
-    let connect = MlsConnector::from(Arc::clone(a)).connect(name, near);
-    try_join(connect, MlsAcceptor::from(Arc::clone(b)).accept(far)).await.unwrap()
 }
 
 // MC-04

@@ -1,6 +1,6 @@
 //! Members behind a relay (MC-05).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::{join_all, try_join, try_join_all};
 use mls_channel::{
@@ -151,6 +151,19 @@ async fn what_comes_over_a_relay_and_directly_is_taken_once() {
     for round in 0..10 {
         assert_all_talk(&mut members, &format!("round {round}:")).await;
     }
+}
+
+// MC-03, MC-05: an Acknowledge that comes twice is not acknowledged, or it would never end.
+#[tokio::test(start_paused = true)]
+async fn two_ways_do_not_keep_each_other_busy() {
+    let relay = Relay::new(RelayOptions::default());
+    let mut members = relayed(2, &relay);
+    mesh(&members);
+    assert_all_talk(&mut members, "hello").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let kept = relay.kept_bytes();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(relay.kept_bytes(), kept);
 }
 
 // MC-04, MC-05

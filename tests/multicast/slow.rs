@@ -145,3 +145,23 @@ async fn an_application_that_does_not_read_holds_back_its_own_legs_only() {
     }
     assert_eq!(messages(&mut members[2], 0, 200).await[199], data(199));
 }
+
+// MC-02: nothing is left of a leg that was given up, even if its peer never reads again.
+#[tokio::test(start_paused = true)]
+async fn a_slow_leg_that_is_given_up_is_gone() {
+    let mut options = MulticastOptions::default();
+    options.slow_leg = SlowLeg::Drop;
+    options.leg_queue = 5 * SIZE;
+    let mut members = members(2, options);
+    let (near, mut far) = tokio::io::duplex(64);
+    let (near, gone) = watched(near);
+    members[0].add_leg(index(1), near).unwrap();
+    far.write_all(&crate::hostile::hello(b"universe", 1, &[])).await.unwrap();
+    while leg_up(&mut members[0]).await != LegPeer::Member(index(1)) {}
+    for number in 0..20 {
+        members[0].send(data(number)).await.unwrap();
+    }
+    let (_, end) = leg_down(&mut members[0]).await;
+    assert!(matches!(end, LegEnd::Slow), "{end}");
+    gone.wait().await;
+}

@@ -2,12 +2,17 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures::future::try_join;
 use mls_channel::{
     Config, DmlsEvent, DmlsKeyPackages, DmlsMember, DmlsPolicy, DmlsSession, DmlsUniverse,
-    Identity, LegEnd, LegPeer, MemberIndex, Multicast, MulticastConfig, MulticastEvent,
-    MulticastOptions, PinnedKeys, Time,
+    Identity, LegEnd, LegPeer, MemberIndex, MlsAcceptor, MlsConnector, MlsStream, Multicast,
+    MulticastConfig, MulticastEvent, MulticastOptions, PinnedKeys, ServerName, Time,
 };
-use tokio::io::{DuplexStream, duplex};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, duplex},
+    sync::oneshot,
+};
+use tokio_util::io::InspectReader;
 
 /// Acknowledges and asks soon, and does nothing else by itself.
 pub(crate) fn policy() -> DmlsPolicy {
@@ -86,6 +91,43 @@ pub(crate) fn pipe() -> (DuplexStream, DuplexStream) {
     duplex(64 * 1024)
 }
 
+/// A channel, from the one that has `a` to the one that has `b`.
+pub(crate) async fn channel(
+    a: &Arc<Config>,
+    b: &Arc<Config>,
+) -> (MlsStream<DuplexStream>, MlsStream<DuplexStream>) {
+    let (near, far) = pipe();
+    let name = ServerName::new(b.identity().name()).unwrap();
+    let connect = MlsConnector::from(Arc::clone(a)).connect(name, near);
+    try_join(connect, MlsAcceptor::from(Arc::clone(b)).accept(far)).await.unwrap()
+}
+
+/// A stream, and what tells when it was dropped.
+pub(crate) fn watched<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    io: IO,
+) -> (impl AsyncRead + AsyncWrite + Send + Unpin + 'static, Gone) {
+    let (held, gone) = oneshot::channel::<()>();
+    let hold = move |_: &[u8]| {
+        let _held = &held;
+    };
+    (InspectReader::new(io, hold), Gone(gone))
+}
+
+/// Tells that something was dropped.
+pub(crate) struct Gone(pub(crate) oneshot::Receiver<()>);
+
+impl Gone {
+    pub(crate) async fn wait(self) {
+        let gone = soon(self.0).await;
+        assert!(gone.is_err());
+    }
+}
+
+/// Only a test that fails waits so long.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it does not come")
+}
+
 /// The next event that `select` wants.
 pub(crate) async fn wait_for<T>(
     member: &mut Multicast,
@@ -99,8 +141,7 @@ pub(crate) async fn wait_for<T>(
             }
         }
     };
-    // Only a test that fails waits so long.
-    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it does not come")
+    soon(wait).await
 }
 
 /// The next message.
