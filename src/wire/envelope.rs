@@ -401,7 +401,6 @@ mod tests {
         }
     }
 
-    // CH-10: a peer that announces much and sends little costs little.
     // CH-10: what is kept of a message is its own memory, not that of what came with it.
     #[test]
     fn a_short_message_does_not_keep_the_memory_of_a_long_one() {
@@ -421,6 +420,7 @@ mod tests {
         }
     }
 
+    // CH-10: a peer that announces much and sends little costs little.
     #[test]
     fn an_announcement_alone_reserves_nothing() {
         let mut assembler = assembler(MAX_BODY_LEN);
