@@ -388,9 +388,11 @@ impl Error {
                 InvalidMessage::UnknownContentType(_) => A::UnexpectedMessage,
                 InvalidMessage::RecordVersion(_) => A::ProtocolVersion,
                 InvalidMessage::RecordTooLong(_) => A::RecordOverflow,
-                InvalidMessage::MissingContentType => A::UnexpectedMessage,
-                InvalidMessage::RecordTooShort
-                | InvalidMessage::UnknownMessageType(_)
+                // RFC 8446, section 5.4
+                InvalidMessage::RecordTooShort | InvalidMessage::MissingContentType => {
+                    A::UnexpectedMessage
+                }
+                InvalidMessage::UnknownMessageType(_)
                 | InvalidMessage::MessageTooLong { .. }
                 | InvalidMessage::TrailingData(_)
                 | InvalidMessage::Malformed(_)
