@@ -30,7 +30,10 @@ pub enum Error {
     /// The authentication service does not accept the peer.
     #[error("the peer is not trusted: {0}")]
     PeerNotTrusted(#[from] AuthenticationError),
-    /// The peer ended the connection with a fatal alert.
+    /// The peer ended the connection with a fatal alert. Its own error says more than the alert:
+    /// access_denied is [`Error::PeerNotTrusted`] there, unrecognized_name that this party has not the
+    /// name that was asked for, and handshake_failure [`Error::PeerIncompatible`], for example because
+    /// the two identities have keys of different [schemes](crate::SignatureScheme).
     #[error("the peer ended the connection with the alert {0}")]
     AlertReceived(AlertDescription),
     /// The stream ended without a close_notify: the peer vanished, or someone cut the stream.
@@ -69,10 +72,11 @@ pub enum Error {
 #[non_exhaustive]
 pub enum InvalidMessage {
     /// The first bytes are no record of this protocol.
-    #[error("not a record: unknown content type {0}")]
+    #[error("not a record of this protocol: unknown content type {0}")]
     UnknownContentType(u8),
-    /// The record header names a protocol version other than 0x0303.
-    #[error("the record has version {0:#06x} instead of 0x0303")]
+    /// The record header names a protocol version other than 0x0303. The first record of a TLS client
+    /// does.
+    #[error("the record has version {0:#06x} instead of 0x0303: does the peer speak TLS?")]
     RecordVersion(u16),
     /// A record longer than RFC 8446, sections 5.1 and 5.2 allow.
     #[error("a record of {0} bytes is longer than allowed")]
@@ -293,7 +297,9 @@ pub enum ApiMisuse {
     #[error("no such member")]
     UnknownMember,
     /// The requested exporter output is too long, or the label is not allowed.
-    #[error("the exporter arguments are not valid")]
+    #[error(
+        "an exporter's label must not begin with \"MLS-TLS \", nor its length be 0 or above 255 hashes"
+    )]
     Exporter,
 }
 
@@ -302,7 +308,7 @@ pub enum ApiMisuse {
 #[non_exhaustive]
 pub enum ConfigError {
     /// The list of cipher suites is empty.
-    #[error("no cipher suite")]
+    #[error("the list of cipher suites is empty")]
     NoCipherSuite,
     /// The [`CryptoProvider`](crate::CryptoProvider) does not have a cipher suite that was asked
     /// for, or, when none was asked for, has none of this crate's.
@@ -326,14 +332,20 @@ pub enum ConfigError {
     #[error("{0}")]
     OutOfRange(&'static str),
     /// A server name is empty, too long, or has characters that a name cannot have.
-    #[error("invalid server name")]
+    #[error(
+        "invalid server name: it has 1 to 255 bytes, and no white space or characters that do not show"
+    )]
     ServerName,
-    /// An identity's name is empty, too long, or has white space or control characters.
-    #[error("invalid identity name")]
+    /// An identity's name is empty, too long, begins with `#`, or has characters that a name cannot
+    /// have.
+    #[error(
+        "invalid identity name: it has 1 to 255 bytes, no white space or characters that do not show, \
+         and no # in front"
+    )]
     IdentityName,
     /// A session store was given, and the authentication service has no trust digest: see
     /// [`AuthenticationService::trust_digest`](crate::AuthenticationService::trust_digest).
-    #[error("a session store needs an authentication service with a trust digest")]
+    #[error("a session store needs an authentication service that implements trust_digest")]
     NoTrustDigest,
     /// A key could not be read.
     #[error("invalid key: {0}")]
@@ -388,9 +400,11 @@ impl Error {
                 InvalidMessage::UnknownContentType(_) => A::UnexpectedMessage,
                 InvalidMessage::RecordVersion(_) => A::ProtocolVersion,
                 InvalidMessage::RecordTooLong(_) => A::RecordOverflow,
-                InvalidMessage::MissingContentType => A::UnexpectedMessage,
-                InvalidMessage::RecordTooShort
-                | InvalidMessage::UnknownMessageType(_)
+                // RFC 8446, section 5.4
+                InvalidMessage::RecordTooShort | InvalidMessage::MissingContentType => {
+                    A::UnexpectedMessage
+                }
+                InvalidMessage::UnknownMessageType(_)
                 | InvalidMessage::MessageTooLong { .. }
                 | InvalidMessage::TrailingData(_)
                 | InvalidMessage::Malformed(_)

@@ -154,7 +154,8 @@ pub(crate) struct Authenticated {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthenticationError {
-    /// The service does not know the key.
+    /// The service does not know the key. Which one it was, and who presented it, is in the question
+    /// alone: a service around this one can write [`AuthenticationRequest::presented`] down.
     #[error("the key is not known")]
     UnknownKey,
     /// The peer has another name than it should have.

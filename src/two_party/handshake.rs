@@ -38,8 +38,8 @@ use crate::{
     store::SessionId,
     time::Time,
     wire::{
-        Alert, AlertDescription, ContentType, GroupParameters, InitiatorParameters, MAX_EARLY_DATA,
-        MessageAssembler, RawMessage, Record, TwoPartyMessage, encode_plaintext,
+        Alert, AlertDescription, ContentType, ENVELOPE_LEN, GroupParameters, InitiatorParameters,
+        MAX_EARLY_DATA, MessageAssembler, RawMessage, Record, TwoPartyMessage, encode_plaintext,
     },
 };
 
@@ -470,7 +470,7 @@ impl ExpectClientHello {
             now.calendar,
         )?;
         let answer = TwoPartyMessage::ServerHello { welcome }.encode()?;
-        if answer.len() > to_usize(offered.max_message_size) {
+        if answer.len() > to_usize(offered.max_message_size).saturating_add(ENVELOPE_LEN) {
             return Err(PeerIncompatible::Capabilities("room for the ServerHello").into());
         }
         let facts = Facts {

@@ -24,13 +24,15 @@ impl Alert {
     ///
     /// # Errors
     ///
-    /// [`InvalidMessage::Malformed`] if there are fewer than two bytes or the level does not
-    /// exist, [`InvalidMessage::TrailingData`] if there are more (RFC 8446, section 5.1). An
-    /// unknown description is no error here; its receiver treats it as fatal.
+    /// [`InvalidMessage::RecordTooShort`] if there is nothing, [`InvalidMessage::Malformed`] if there
+    /// is one byte or the level does not exist, [`InvalidMessage::TrailingData`] if there are more
+    /// than two bytes (RFC 8446, sections 5.1 and 5.4). An unknown description is no error here; its
+    /// receiver treats it as fatal.
     pub fn decode(content: &[u8]) -> Result<Self, InvalidMessage> {
         let &[level, description] = content else {
             return Err(match content.len() {
-                0 | 1 => InvalidMessage::Malformed("alert"),
+                0 => InvalidMessage::RecordTooShort,
+                1 => InvalidMessage::Malformed("alert"),
                 _ => InvalidMessage::TrailingData("alert"),
             });
         };
@@ -179,6 +181,10 @@ impl AlertDescription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        error::Error,
+        wire::{MessageAssembler, TwoPartyMessageType},
+    };
 
     // The table of RFC 8446, section 6, typed a second time: a typing error above fails here.
     const RFC_8446: &[(u8, &str)] = &[
@@ -262,12 +268,22 @@ mod tests {
     // CH-10
     #[test]
     fn everything_but_two_bytes_with_a_known_level_is_refused() {
-        assert_eq!(Alert::decode(&[]), Err(InvalidMessage::Malformed("alert")));
+        assert_eq!(Alert::decode(&[]), Err(InvalidMessage::RecordTooShort));
         assert_eq!(Alert::decode(&[2]), Err(InvalidMessage::Malformed("alert")));
         assert_eq!(Alert::decode(&[2, 20, 2]), Err(InvalidMessage::TrailingData("alert")));
         assert_eq!(Alert::decode(&[1, 0, 2, 20]), Err(InvalidMessage::TrailingData("alert")));
         for level in (0..=u8::MAX).filter(|level| ![1, 2].contains(level)) {
             assert_eq!(Alert::decode(&[level, 0]), Err(InvalidMessage::Malformed("alert")));
+        }
+    }
+
+    // TL-02: RFC 8446, section 5.4
+    #[test]
+    fn a_handshake_or_alert_record_without_content_is_an_unexpected_message() {
+        let alert = Alert::decode(&[]).unwrap_err();
+        let handshake = MessageAssembler::<TwoPartyMessageType>::new(1).push(&[]).unwrap_err();
+        for error in [alert, handshake] {
+            assert_eq!(Error::from(error).alert(), Some(AlertDescription::UnexpectedMessage));
         }
     }
 

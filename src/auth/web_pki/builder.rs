@@ -193,7 +193,10 @@ impl WebPkiVerifierBuilder {
     /// more than 6 intermediate certificates.
     pub fn build(self) -> Result<WebPkiVerifier, Error> {
         if self.roots.is_empty() {
-            return Err(ConfigError::Certificate("there is no root".into()).into());
+            return Err(ConfigError::Certificate(
+                "there is no root: give one, for example with roots_file".into(),
+            )
+            .into());
         }
         if self.max_intermediates > MAX_INTERMEDIATES {
             return Err(ConfigError::OutOfRange("max_intermediates must be at most 6").into());

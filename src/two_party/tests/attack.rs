@@ -359,7 +359,7 @@ pub(super) fn sealed_records_of_wrong_shape_are_refused() {
         ("type 255", padded(&[1, 255], 3), InvalidMessage::UnknownContentType(255).into()),
         ("empty handshake", vec![22], InvalidMessage::RecordTooShort.into()),
         ("padded empty handshake", padded(&[22], 9), InvalidMessage::RecordTooShort.into()),
-        ("empty alert", vec![21], InvalidMessage::Malformed("alert").into()),
+        ("empty alert", vec![21], InvalidMessage::RecordTooShort.into()),
         ("two alerts", vec![1, 0, 1, 0, 21], InvalidMessage::TrailingData("alert").into()),
         ("alert level", vec![9, 0, 21], InvalidMessage::Malformed("alert").into()),
         ("16385 bytes", padded(&[23], 16385), InvalidMessage::RecordTooLong(16386).into()),

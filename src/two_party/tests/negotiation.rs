@@ -129,6 +129,25 @@ fn an_identity_of_each_scheme_is_enough() {
     assert_eq!(both_suites.unwrap().cipher_suites(), [P256, AES]);
 }
 
+// TL-07: the limit counts the body of a message, not its envelope.
+#[test]
+fn a_server_hello_may_be_as_long_as_the_limit() {
+    let identities = Identities::new();
+    // They come back in the initiator's leaf.
+    let long = (0..20).map(|number| vec![number; 255]);
+    let client = |limit: usize| {
+        let limits = Limits::default().with_max_message_size(limit.try_into().unwrap());
+        identities.client().cipher_suites([AES]).alpn_protocols(long.clone()).limits(limits)
+    };
+    let pair = Pair::connect(client(1 << 16), identities.server());
+    let length = resumption::first_body(&pair.responder.sent).len();
+    assert!(length > 4096);
+    Pair::connect(client(length), identities.server()).assert_works();
+    let mut pair = Pair::new(client(length - 1), identities.server());
+    let reason = PeerIncompatible::Capabilities("room for the ServerHello");
+    pair.assert_failed(Role::Responder, reason);
+}
+
 #[cfg(feature = "post-quantum")]
 mod post_quantum {
     use super::*;
