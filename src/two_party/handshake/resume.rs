@@ -103,7 +103,8 @@ impl Handshake {
     }
 
     /// The answer to a request is the peer's own, which stands (2P-18). It is answered with a response
-    /// or not at all: requests go back and forth once.
+    /// or not at all: requests go back and forth once. It has to be for the session that was asked for:
+    /// any other one is with somebody else.
     pub(super) fn handle_crossing_request(
         &mut self,
         state: &ExpectResponse,
@@ -112,7 +113,8 @@ impl Handshake {
         out: &mut BytesMut,
     ) -> Result<(), Error> {
         const UNEXPECTED: PeerMisbehaved = PeerMisbehaved::UnexpectedMessage("ResumptionRequest");
-        if self.role != Role::Initiator || request.has_early_data() {
+        let is_answer = self.role == Role::Initiator && !request.has_early_data();
+        if !is_answer || request.session()? != *state.requester.id() {
             return Err(UNEXPECTED.into());
         }
         let answer = request.answer(&self.config, None, now, out);

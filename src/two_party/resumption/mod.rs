@@ -286,11 +286,15 @@ impl Request {
         })
     }
 
+    /// The session that it is for.
+    pub(super) fn session(&self) -> Result<SessionId, Error> {
+        Ok(SessionId::new(CommitHeader::parse(&self.commit)?.group_id))
+    }
+
     /// The request came as the answer to one, and its new identity is refused (2P-13): nobody will say
     /// anything else about this session, so it is over.
     pub(super) fn give_up(&self, config: &Config) -> Result<(), Error> {
-        let header = CommitHeader::parse(&self.commit)?;
-        config.remove_session(&SessionId::new(header.group_id))
+        config.remove_session(&self.session()?)
     }
 
     /// Loads the session and does to the copy what the table says, up to the answer.
