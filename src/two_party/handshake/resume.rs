@@ -119,7 +119,7 @@ impl Handshake {
         }
         let answer = request.answer(&self.config, None, now, out);
         if let Err(Error::PeerNotTrusted(_)) = answer {
-            request.give_up(&self.config)?;
+            request.give_up(&self.config, now)?;
         }
         let Answer::Respond { session, dropped_own, .. } = answer? else {
             return Err(UNEXPECTED.into());

@@ -1,11 +1,11 @@
-//! Rotations and sessions that are resumed: what is lost, and who crashes (2P-13,
+//! Rotations and sessions that are resumed: what is lost, who crashes, and what is replayed (2P-13,
 //! 2P-21).
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
     attack::BOTH,
-    resumption::TestStore,
+    resumption::{TestStore, id},
     rotation::{World, assert_is, identity, rotate},
     *,
 };
@@ -60,6 +60,17 @@ impl Stored {
         let mut pair = self.dial();
         pair.drive();
         Self::done(pair)
+    }
+
+    /// The server calls back.
+    fn call_back(&self, session: &SessionId) -> Pair {
+        let [client, server] = &self.configs;
+        let mut out = BytesMut::new();
+        let initiator = Connection::resume(Arc::clone(server), session, None, self.now, &mut out);
+        let mut initiator = End::new(initiator.unwrap());
+        initiator.out = out;
+        let responder = Connection::responder(Arc::clone(client), self.now);
+        Pair { initiator, responder: End::new(responder), now: self.now }
     }
 
     fn done(pair: Pair) -> (Pair, Option<HandshakeKind>) {
@@ -197,4 +208,29 @@ fn every_crash_in_a_rotation_can_be_resumed_from() {
         }
     }
     assert!(seen.iter().all(|seen| *seen > 0), "{seen:?}");
+}
+
+// 2P-13, 2P-18: a request that was refused is replayed as the answer to one. The peer itself would have
+// yielded, so it has not said that the session is over.
+#[test]
+fn a_refused_request_that_is_replayed_as_an_answer_ends_no_session() {
+    let stored = Stored::new();
+    let (mut pair, _) = stored.connect();
+    let session = id(&pair);
+    stored.world.judge(Role::Initiator).refusing.store(true, Relaxed);
+    rotate(&mut pair, Role::Responder, &identity("somebody-else")).unwrap();
+    drop(pair);
+    let mut lost = stored.call_back(&session);
+    let request = lost.intercept(Role::Initiator);
+    drop(lost);
+
+    let mut pair = stored.dial();
+    drop(pair.intercept(Role::Initiator));
+    pair.inject(Role::Initiator, &request);
+    let reason = AuthenticationError::CredentialChangeRefused;
+    assert_eq!(pair.initiator.error, Some(reason.into()));
+    drop(pair);
+    let (mut pair, kind) = stored.connect();
+    assert_eq!((kind, id(&pair)), (RESUMED, session));
+    pair.assert_works();
 }
