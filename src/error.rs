@@ -150,6 +150,10 @@ pub enum PeerMisbehaved {
     /// A commit does not decrypt, verify or apply.
     #[error("the commit is invalid")]
     InvalidCommit,
+    /// The key for a commit is not there: it was used when the commit came before, or its sender has
+    /// counted wrongly.
+    #[error("there is no key for the commit")]
+    NoKeyForCommit,
     /// A commit is for another epoch than the current one.
     #[error("the commit is for another epoch")]
     CommitForWrongEpoch,
@@ -407,7 +411,9 @@ impl Error {
                 | PeerMisbehaved::DataAfterClose => A::UnexpectedMessage,
                 PeerMisbehaved::InvalidKeyPackage => A::BadCertificate,
                 PeerMisbehaved::InvalidLifetime => A::CertificateExpired,
-                PeerMisbehaved::InvalidWelcome | PeerMisbehaved::InvalidCommit => A::DecryptError,
+                PeerMisbehaved::InvalidWelcome
+                | PeerMisbehaved::InvalidCommit
+                | PeerMisbehaved::NoKeyForCommit => A::DecryptError,
                 PeerMisbehaved::UnknownSendGroup
                 | PeerMisbehaved::NotTheOwner
                 | PeerMisbehaved::UnexpectedProposal(_)

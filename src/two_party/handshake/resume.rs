@@ -118,7 +118,7 @@ impl Handshake {
             return Err(UNEXPECTED.into());
         }
         let answer = request.answer(&self.config, None, now, out);
-        if let Err(Error::PeerNotTrusted(_)) = answer {
+        if let Err(Error::PeerNotTrusted(_) | Error::Session(SessionError::OutOfStep)) = answer {
             request.give_up(&self.config, now)?;
         }
         let Answer::Respond { session, dropped_own, .. } = answer? else {

@@ -234,3 +234,36 @@ fn a_refused_request_that_is_replayed_as_an_answer_ends_no_session() {
     assert_eq!((kind, id(&pair)), (RESUMED, session));
     pair.assert_works();
 }
+
+// 2P-13, 2P-21: an identity is refused inside the channel, and who wanted it never hears of that. It has
+// to say the same again, which the one who refused cannot even look at again.
+#[test]
+fn a_lost_refusal_is_nobodys_misbehaviour_and_ends_the_session() {
+    for calls_back in [false, true] {
+        let stored = Stored::new();
+        let (mut pair, _) = stored.connect();
+        let session = id(&pair);
+        stored.world.judge(Role::Responder).refusing.store(true, Relaxed);
+        rotate(&mut pair, Role::Initiator, &identity("somebody-else")).unwrap();
+        pair.deliver(Role::Initiator);
+        assert_eq!(pair.responder.statistics().refused_peer_rotations, 1);
+        drop(pair);
+        let out_of_step = Error::from(SessionError::OutOfStep);
+        if calls_back {
+            let mut pair = stored.call_back(&session);
+            pair.assert_failed(Role::Initiator, out_of_step);
+            drop(pair);
+            // Nothing else would come of another attempt.
+            let server = Arc::clone(&stored.configs[1]);
+            let again =
+                Connection::resume(server, &session, None, stored.now, &mut BytesMut::new());
+            assert_eq!(again.err(), Some(SessionError::Unknown.into()));
+        } else {
+            let (pair, kind) = stored.connect();
+            assert_eq!(kind, FULL);
+            assert_eq!(pair.responder.connection.not_resumed(), Some(&out_of_step));
+        }
+        let (mut pair, _) = stored.connect();
+        pair.assert_works();
+    }
+}
