@@ -441,3 +441,27 @@ fn a_peer_that_is_revoked_is_found_out_when_it_is_revisited() {
         assert_eq!(timeout(&mut pair), None);
     }
 }
+
+// CH-06: the policy of a party that has closed starts nothing, whatever else its timer is for.
+#[test]
+fn revisiting_starts_no_update_of_a_party_that_has_closed() {
+    const INTERVAL: Duration = Duration::from_secs(60);
+    for role in BOTH {
+        let world = World::new();
+        let policy = RekeyPolicy::manual().with_interval(INTERVAL);
+        let [client, server] = BOTH.map(|end| match end == role {
+            true => world.builder(end).rekey_policy(policy).revisit_interval(2 * INTERVAL),
+            false => world.builder(end),
+        });
+        let mut pair = Pair::connect(client, server);
+        pair.close(role);
+        pair.write(role.peer(), b"data");
+        pair.drive();
+        for _ in 0..4 {
+            pair.advance(INTERVAL);
+            pair.drive();
+        }
+        assert_eq!(*world.judge(role).asked.lock().unwrap(), ["handshake", "revisit", "revisit"]);
+        assert_eq!(pair.epochs(), (1, 1));
+    }
+}
