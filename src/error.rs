@@ -154,6 +154,10 @@ pub enum PeerMisbehaved {
     /// A commit does not decrypt, verify or apply.
     #[error("the commit is invalid")]
     InvalidCommit,
+    /// The key for a commit is not there: it was used when the commit came before, or its sender has
+    /// counted wrongly.
+    #[error("there is no key for the commit")]
+    NoKeyForCommit,
     /// A commit is for another epoch than the current one.
     #[error("the commit is for another epoch")]
     CommitForWrongEpoch,
@@ -219,6 +223,15 @@ pub enum PeerIncompatible {
     /// The KeyPackage's capabilities cannot support the connection (2P-02).
     #[error("the peer's capabilities lack {0}")]
     Capabilities(&'static str),
+    /// A message of this party is longer than the peer accepts: its `max_message_size` is too small for
+    /// the certificates of the two, or for the cipher suite.
+    #[error("a message of {length} bytes is longer than the peer's limit of {limit}")]
+    MessageTooLong {
+        /// Length of the body in bytes.
+        length: usize,
+        /// The peer's limit in bytes.
+        limit: usize,
+    },
     /// A version of this protocol that this build does not speak.
     #[error("protocol version {0} is not supported")]
     Version(u16),
@@ -421,7 +434,9 @@ impl Error {
                 | PeerMisbehaved::DataAfterClose => A::UnexpectedMessage,
                 PeerMisbehaved::InvalidKeyPackage => A::BadCertificate,
                 PeerMisbehaved::InvalidLifetime => A::CertificateExpired,
-                PeerMisbehaved::InvalidWelcome | PeerMisbehaved::InvalidCommit => A::DecryptError,
+                PeerMisbehaved::InvalidWelcome
+                | PeerMisbehaved::InvalidCommit
+                | PeerMisbehaved::NoKeyForCommit => A::DecryptError,
                 PeerMisbehaved::UnknownSendGroup
                 | PeerMisbehaved::NotTheOwner
                 | PeerMisbehaved::UnexpectedProposal(_)
@@ -441,8 +456,10 @@ impl Error {
                 | PeerMisbehaved::EarlyData(_) => A::IllegalParameter,
             },
             Self::PeerIncompatible(error) => match error {
-                PeerIncompatible::CipherSuite(_) | PeerIncompatible::Capabilities(_) => {
-                    A::HandshakeFailure
+                // An initiator that gets this one offers its next suite.
+                PeerIncompatible::CipherSuite(_) => A::HandshakeFailure,
+                PeerIncompatible::Capabilities(_) | PeerIncompatible::MessageTooLong { .. } => {
+                    A::IllegalParameter
                 }
                 PeerIncompatible::Version(_) => A::ProtocolVersion,
                 PeerIncompatible::Alpn => A::NoApplicationProtocol,

@@ -1,8 +1,12 @@
 //! Self-updates: this party's, pending until the peer answers, and the peer's.
 
-use openmls::prelude::{
-    MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, ProcessMessageError, ProcessedMessageContent,
-    ProtocolMessage, Sender, StagedCommit, ValidationError, tls_codec::DeserializeBytes as _,
+use openmls::{
+    framing::errors::MessageDecryptionError,
+    prelude::{
+        MlsMessageBodyIn, MlsMessageIn, NewSignerBundle, ProcessMessageError,
+        ProcessedMessageContent, ProtocolMessage, Sender, StagedCommit, ValidationError,
+        tls_codec::DeserializeBytes as _,
+    },
 };
 use openmls_traits::signatures::Signer as _;
 
@@ -154,6 +158,10 @@ impl Group {
                 ProcessMessageError::ValidationError(ValidationError::WrongEpoch) => {
                     Error::from(PeerMisbehaved::CommitForWrongEpoch)
                 }
+                // What says whose it is has been opened, but its key was used before, or is too far.
+                ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(
+                    MessageDecryptionError::SecretTreeError(_),
+                )) => self.provider.crypto.blame(PeerMisbehaved::NoKeyForCommit),
                 ProcessMessageError::LibraryError(_) | ProcessMessageError::StorageError(_) => {
                     INTERNAL
                 }

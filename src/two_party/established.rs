@@ -13,10 +13,10 @@ use super::{
 use crate::{
     auth::Role,
     config::Config,
-    error::Error,
+    error::{CryptoError, Error, InvalidMessage, PeerIncompatible},
     record::{ReceivePath, SendPath},
     time::Time,
-    wire::{Alert, ContentType, Record, encode_plaintext},
+    wire::{Alert, ContentType, ENVELOPE_LEN, Record, TwoPartyMessage, encode_plaintext},
 };
 
 /// Length of the channel binding in bytes.
@@ -140,7 +140,35 @@ impl Established {
     }
 }
 
+/// Encodes a message for a peer that accepts a body of `limit` bytes.
+pub(super) fn encode_within(message: &TwoPartyMessage, limit: u32) -> Result<Vec<u8>, Error> {
+    let limit = to_usize(limit);
+    let too_long = |length| PeerIncompatible::MessageTooLong { length, limit };
+    let encoded = message.encode().map_err(|error| match error {
+        InvalidMessage::MessageTooLong { length, .. } => Error::from(too_long(length)),
+        _ => CryptoError::Internal("encoding a message").into(),
+    })?;
+    match encoded.len().saturating_sub(ENVELOPE_LEN) {
+        length if length > limit => Err(too_long(length).into()),
+        _ => Ok(encoded),
+    }
+}
+
 /// Saturates where `usize` is small.
 pub(super) fn to_usize(bytes: u32) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // TL-07: the limit counts the body, not its header.
+    #[test]
+    fn a_message_may_be_as_long_as_the_peer_says() {
+        let message = TwoPartyMessage::EpochKeyUpdate { epoch: 1 };
+        assert_eq!(encode_within(&message, 8), Ok(message.encode().unwrap()));
+        let error = PeerIncompatible::MessageTooLong { length: 8, limit: 7 };
+        assert_eq!(encode_within(&message, 7), Err(error.into()));
+    }
 }

@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 
 use self::resume::{ExpectEarlyData, ExpectResponse, request_any};
 use super::{
-    established::{Established, Origin, to_usize},
+    established::{Established, Origin, encode_within, to_usize},
     key_packages::KeyPackages,
     resumption::{Request, Requester, Skip},
     session::{Facts, Session},
@@ -38,8 +38,8 @@ use crate::{
     store::SessionId,
     time::Time,
     wire::{
-        Alert, AlertDescription, ContentType, ENVELOPE_LEN, GroupParameters, InitiatorParameters,
-        MAX_EARLY_DATA, MessageAssembler, RawMessage, Record, TwoPartyMessage, encode_plaintext,
+        Alert, AlertDescription, ContentType, GroupParameters, InitiatorParameters, MAX_EARLY_DATA,
+        MessageAssembler, RawMessage, Record, TwoPartyMessage, encode_plaintext,
     },
 };
 
@@ -469,10 +469,8 @@ impl ExpectClientHello {
             retention(config),
             now.calendar,
         )?;
-        let answer = TwoPartyMessage::ServerHello { welcome }.encode()?;
-        if answer.len() > to_usize(offered.max_message_size).saturating_add(ENVELOPE_LEN) {
-            return Err(PeerIncompatible::Capabilities("room for the ServerHello").into());
-        }
+        let answer = TwoPartyMessage::ServerHello { welcome };
+        let answer = encode_within(&answer, offered.max_message_size)?;
         let facts = Facts {
             initial_role: Role::Responder,
             peer: initiator.into_peer(),

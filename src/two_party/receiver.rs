@@ -254,6 +254,9 @@ impl Receiver {
             AlertDescription::CloseNotify if self.closed => {
                 Err(PeerMisbehaved::DataAfterClose.into())
             }
+            AlertDescription::CloseNotify if !self.assembler.is_empty() => {
+                Err(PeerMisbehaved::MisalignedMessage.into())
+            }
             AlertDescription::CloseNotify => {
                 self.closed = true;
                 Ok(Control::PeerClosed)

@@ -161,7 +161,10 @@ impl Sender {
             }
             Control::Attention => Ok(None),
             Control::Timeout(passed) => {
-                self.updates.handle_timeout(passed, &self.shared.counters);
+                // The timer may be that of the peer's credential.
+                if !self.closed {
+                    self.updates.handle_timeout(passed, &self.shared.counters);
+                }
                 self.handle_revisit(passed, now).map(|()| None)
             }
             Control::Failure(error) => Err(error),

@@ -18,7 +18,7 @@ use crate::{
     auth::{self, AuthenticationError, AuthenticationRequest, PeerIdentity, Purpose, Role},
     config::Config,
     crypto::{CipherSuite, CryptoProvider},
-    error::{Error, SessionError},
+    error::{Error, PeerMisbehaved, SessionError},
     group::{CommitHeader, Group, StagedUpdate},
     identity::{Identity, PublicKey},
     name::ServerName,
@@ -248,16 +248,22 @@ impl Session {
         self.group.merge_update()
     }
 
-    /// As [`Session::try_update`], where a refusal is an error.
+    /// As [`Session::try_update`] for the commit of a request, where a refusal is an error.
     pub(crate) fn apply_update(
         &mut self,
         commit: &[u8],
         config: &Config,
         now: Time,
     ) -> Result<(), Error> {
-        match self.try_update(commit, config, now)? {
-            Applied::Update | Applied::Rotation => Ok(()),
-            Applied::Refused(reason) => Err(reason.into()),
+        match self.try_update(commit, config, now) {
+            Ok(Applied::Update | Applied::Rotation) => Ok(()),
+            Ok(Applied::Refused(reason)) => Err(reason.into()),
+            // It was refused inside of the channel, and the peer, which has not heard of that, has to
+            // say it again (2P-16). Its key is gone.
+            Err(Error::PeerMisbehaved(PeerMisbehaved::NoKeyForCommit)) => {
+                Err(SessionError::OutOfStep.into())
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -103,7 +103,8 @@ impl Handshake {
     }
 
     /// The answer to a request is the peer's own, which stands (2P-18). It is answered with a response
-    /// or not at all: requests go back and forth once.
+    /// or not at all: requests go back and forth once. It has to be for the session that was asked for:
+    /// any other one is with somebody else.
     pub(super) fn handle_crossing_request(
         &mut self,
         state: &ExpectResponse,
@@ -112,12 +113,13 @@ impl Handshake {
         out: &mut BytesMut,
     ) -> Result<(), Error> {
         const UNEXPECTED: PeerMisbehaved = PeerMisbehaved::UnexpectedMessage("ResumptionRequest");
-        if self.role != Role::Initiator || request.has_early_data() {
+        let is_answer = self.role == Role::Initiator && !request.has_early_data();
+        if !is_answer || request.session()? != *state.requester.id() {
             return Err(UNEXPECTED.into());
         }
         let answer = request.answer(&self.config, None, now, out);
-        if let Err(Error::PeerNotTrusted(_)) = answer {
-            request.give_up(&self.config)?;
+        if let Err(Error::PeerNotTrusted(_) | Error::Session(SessionError::OutOfStep)) = answer {
+            request.give_up(&self.config, now)?;
         }
         let Answer::Respond { session, dropped_own, .. } = answer? else {
             return Err(UNEXPECTED.into());

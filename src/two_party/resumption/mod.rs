@@ -286,19 +286,42 @@ impl Request {
         })
     }
 
-    /// The request came as the answer to one, and its new identity is refused (2P-13): nobody will say
-    /// anything else about this session, so it is over.
-    pub(super) fn give_up(&self, config: &Config) -> Result<(), Error> {
+    /// The session that it is for.
+    pub(super) fn session(&self) -> Result<SessionId, Error> {
+        Ok(SessionId::new(CommitHeader::parse(&self.commit)?.group_id))
+    }
+
+    /// The request came as the answer to one, and cannot be applied (2P-13). If the peer had to say just
+    /// this, it will not say anything else about this session: it is over. What stands against a request of
+    /// ours that does not yield is a replay, which ends nothing.
+    pub(super) fn give_up(&self, config: &Config, now: Time) -> Result<(), Error> {
         let header = CommitHeader::parse(&self.commit)?;
-        config.remove_session(&SessionId::new(header.group_id))
+        match self.look_up(&header, config, now) {
+            Ok((
+                mut session,
+                OnRequest::Apply | OnRequest::DropOwnThenApply | OnRequest::MergeOwnThenApply,
+            )) => session.remove(),
+            // One that could not be loaded has been removed, or cannot be.
+            Ok((_, OnRequest::KeepOwn | OnRequest::Repeat | OnRequest::Refuse)) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Loads the session, and says what the table says.
+    fn look_up(
+        &self,
+        header: &CommitHeader,
+        config: &Config,
+        now: Time,
+    ) -> Result<(Session, OnRequest), Error> {
+        let session = Session::load(config, &SessionId::new(header.group_id.clone()), now)?;
+        let row = on_request(session.view(), session.incoming(header, &self.commit)?);
+        Ok((session, row))
     }
 
     /// Loads the session and does to the copy what the table says, up to the answer.
     fn evaluate(&self, config: &Config, now: Time) -> Result<(Session, OnRequest), Error> {
         let header = CommitHeader::parse(&self.commit)?;
-        let id = SessionId::new(header.group_id.clone());
-        let mut session = Session::load(config, &id, now)?;
-        let row = on_request(session.view(), session.incoming(&header, &self.commit)?);
+        let (mut session, row) = self.look_up(&header, config, now)?;
         match row {
             OnRequest::Refuse => return Err(SessionError::OutOfStep.into()),
             OnRequest::Apply => session.apply_update(&self.commit, config, now)?,

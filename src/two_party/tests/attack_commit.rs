@@ -253,9 +253,11 @@ fn no_changed_sender_data_is_accepted() {
                 }
                 content
             });
-            // The lowest bit of the leaf makes it the victim's own.
             let expected = match bit {
+                // The lowest bit of the leaf makes it the victim's own.
                 24 => PeerMisbehaved::NotASelfUpdate("not a commit"),
+                // No such leaf, or a generation from 1024 on.
+                0..48 | 50..56 => PeerMisbehaved::NoKeyForCommit,
                 _ => PeerMisbehaved::InvalidCommit,
             };
             assert_eq!(error, Some(expected.into()), "{attacker:?} {bit}");

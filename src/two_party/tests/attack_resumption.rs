@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     danger::AcceptAnyone,
-    error::{SessionError, StoreError},
+    error::{PeerMisbehaved, SessionError, StoreError},
     wire::{ContentType, Record, RecordHeader},
 };
 
@@ -99,6 +99,64 @@ fn a_replayed_request_does_not_hurt_a_live_session() {
             pair.assert_works();
         }
     }
+}
+
+// 2P-14, 2P-18: somebody whom this party knows, and who sits on the way to somebody else, answers the
+// request with one for its own session. The application would talk to the wrong peer.
+#[test]
+fn a_request_for_another_session_is_no_answer() {
+    let other_name = ServerName::new("other.example").unwrap();
+    let other = Identity::generate_with(other_name.as_str(), suites::scheme()).unwrap();
+    let mut world = World::new();
+    let pins = [&world.identities.server, &other].map(Identity::public_line).join("\n");
+    let builder = Config::builder()
+        .identity(world.identities.client.clone())
+        .crypto_provider(world.client.crypto.clone())
+        .rekey_policy(RekeyPolicy::manual())
+        .authentication_service(PinnedKeys::parse(&pins).unwrap())
+        .session_store(world.client_store.clone());
+    world.client = Arc::new(builder.build().unwrap());
+    let other = configuration(&other, &world.identities.client)
+        .crypto_provider(world.server.crypto.clone())
+        .session_store(TestStore::default());
+    let other = Arc::new(other.build().unwrap());
+    let dial_other = || {
+        let (client, mut out) = (Arc::clone(&world.client), BytesMut::new());
+        let name = other_name.clone();
+        let initiator = Connection::initiator(client, name, world.now, &mut out).unwrap();
+        world.pair(initiator, out, &other)
+    };
+    drop(world.connect());
+    let mut with_other = dial_other();
+    complete(&mut with_other);
+    let session = id(&with_other);
+    drop(with_other);
+
+    // The client asks the other one to resume, which applies that, keeps the answer to itself, and
+    // makes a request of it.
+    let mut lost = dial_other();
+    let request = lost.intercept(Role::Initiator);
+    lost.inject(Role::Responder, &request);
+    drop(lost);
+    let mut out = BytesMut::new();
+    drop(Connection::resume(Arc::clone(&other), &session, None, world.now, &mut out).unwrap());
+    let mut evil = world.stranger(&other);
+    evil.input.extend_from_slice(&request);
+    evil.process(world.now);
+
+    let mut pair = world.dial();
+    drop(pair.intercept(Role::Initiator));
+    let requested = world.client_store.image();
+    let mut pair = Pair { responder: evil, ..pair };
+    pair.drive();
+    // Neither with the other one nor with anybody.
+    assert_eq!(pair.initiator.connection.peer(), None);
+    let error = PeerMisbehaved::UnexpectedMessage("ResumptionRequest");
+    pair.assert_failed(Role::Initiator, error);
+    assert_eq!(kinds(&pair), [None, None]);
+    assert!(requested == world.client_store.image(), "neither session has changed");
+    drop(pair);
+    assert_eq!(kinds(&world.connect()), RESUMED);
 }
 
 // CH-08: what a lax configuration has accepted, a strict one does not resume.

@@ -19,6 +19,7 @@ mod providers;
 mod rekey;
 mod resumption;
 mod rotation;
+mod rotation_sessions;
 mod schedules;
 mod suites;
 #[cfg(feature = "x509")]

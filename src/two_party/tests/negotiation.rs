@@ -144,7 +144,7 @@ fn a_server_hello_may_be_as_long_as_the_limit() {
     assert!(length > 4096);
     Pair::connect(client(length), identities.server()).assert_works();
     let mut pair = Pair::new(client(length - 1), identities.server());
-    let reason = PeerIncompatible::Capabilities("room for the ServerHello");
+    let reason = PeerIncompatible::MessageTooLong { length, limit: length - 1 };
     pair.assert_failed(Role::Responder, reason);
 }
 
@@ -256,11 +256,15 @@ mod post_quantum {
         pair.drive();
         assert!(pair.responder.error.is_some() && pair.initiator.error.is_some());
         let short = Limits::default().with_max_message_size(16_384);
-        let mut pair = Pair::new(
-            identities.client().cipher_suites([suite]).limits(short),
-            identities.server(),
+        let mut pair = Pair::new(identities.client().limits(short), identities.server());
+        assert!(identities.client().build().unwrap().cipher_suites().len() > 1);
+        pair.drive();
+        let error = pair.responder.error.clone().unwrap();
+        let too_long = matches!(
+            error,
+            Error::PeerIncompatible(PeerIncompatible::MessageTooLong { limit: 16_384, .. })
         );
-        let reason = PeerIncompatible::Capabilities("room for the ServerHello");
-        pair.assert_failed(Role::Responder, reason);
+        assert!(too_long, "{error}");
+        pair.assert_failed(Role::Responder, error);
     }
 }

@@ -69,7 +69,7 @@ macro_rules! mount {
                 rekey::records_cut_off_at_the_end_of_an_epoch_are_missed,
                 rotation::an_identity_changes_inside_a_channel,
                 rotation::a_refused_identity_changes_nothing,
-                rotation::a_session_goes_on_under_the_new_identity,
+                rotation_sessions::a_session_goes_on_under_the_new_identity,
                 key_log::logged_secrets_open_what_was_captured,
                 attack::a_replayed_hello_is_answered_but_never_confirmed,
                 attack::no_flipped_bit_of_a_record_goes_unnoticed,

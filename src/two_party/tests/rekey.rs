@@ -431,6 +431,11 @@ fn a_message_may_span_records_but_not_share_one_or_be_interrupted() {
             (ContentType::ApplicationData, b"x"),
             (ContentType::Handshake, tail),
         ],
+        vec![
+            (ContentType::Handshake, head),
+            (ContentType::Alert, &[1, 0]),
+            (ContentType::Handshake, tail),
+        ],
     ] {
         let mut pair = Pair::connected();
         fragments(&mut pair, &pieces);

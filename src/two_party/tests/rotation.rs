@@ -5,18 +5,18 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use super::{attack::BOTH, resumption::TestStore, schedules::Rng, *};
+use super::{attack::BOTH, schedules::Rng, *};
 use crate::{
     SignatureScheme,
     auth::{AuthenticationRequest, Purpose},
-    error::{PeerMisbehaved, SessionError},
+    error::PeerMisbehaved,
     wire::{ContentType, TwoPartyMessage},
 };
 
 /// Believes everybody in a handshake; later it does as the test says.
 #[derive(Default)]
-struct Judge {
-    refusing: AtomicBool,
+pub(super) struct Judge {
+    pub(super) refusing: AtomicBool,
     revoked: AtomicBool,
     /// Decides by chance instead.
     chance: Mutex<Option<Rng>>,
@@ -61,17 +61,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Two parties, and what each of them thinks of the other.
-struct World {
+pub(super) struct World {
     identities: Identities,
     judges: [Arc<Judge>; 2],
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { identities: Identities::new(), judges: Default::default() }
     }
 
-    fn builder(&self, role: Role) -> Builder {
+    pub(super) fn builder(&self, role: Role) -> Builder {
         let builder = match role {
             Role::Initiator => self.identities.client(),
             Role::Responder => self.identities.server(),
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// The service that `role` asks.
-    fn judge(&self, role: Role) -> &Arc<Judge> {
+    pub(super) fn judge(&self, role: Role) -> &Arc<Judge> {
         match role {
             Role::Initiator => &self.judges[0],
             Role::Responder => &self.judges[1],
@@ -101,17 +101,17 @@ fn with_service(builder: &Builder, judge: Arc<Judge>) -> Builder {
         .rekey_policy(RekeyPolicy::manual())
 }
 
-fn identity(name: &str) -> Identity {
+pub(super) fn identity(name: &str) -> Identity {
     Identity::generate(name).unwrap()
 }
 
-fn rotate(pair: &mut Pair, role: Role, next: &Identity) -> Result<(), Error> {
+pub(super) fn rotate(pair: &mut Pair, role: Role, next: &Identity) -> Result<(), Error> {
     let end = pair.end(role);
     end.connection.rotate_identity(next.clone(), &mut end.out)
 }
 
 /// `role` is `expected`, and both ends know.
-fn assert_is(pair: &mut Pair, role: Role, expected: &Identity) {
+pub(super) fn assert_is(pair: &mut Pair, role: Role, expected: &Identity) {
     let own = pair.end(role).connection.identity().unwrap();
     assert_eq!((own.name(), own.public_key()), (expected.name(), expected.public_key()));
     let peer = pair.end(role.peer()).connection.peer().unwrap();
@@ -399,194 +399,6 @@ fn refused_rotations_are_a_flood() {
     pair.assert_failed(Role::Responder, PeerMisbehaved::TooManyUpdates);
 }
 
-/// Two parties with stores, which a new process may open again.
-struct Stored {
-    world: World,
-    stores: [TestStore; 2],
-    /// The configurations of the process that lives now.
-    configs: [Arc<Config>; 2],
-    now: Time,
-}
-
-impl Stored {
-    fn new() -> Self {
-        let world = World::new();
-        let stores = [TestStore::default(), TestStore::default()];
-        let configs = [Role::Initiator, Role::Responder]
-            .map(|role| Arc::new(Self::configure(&world, &stores, role, |builder| builder)));
-        Self { world, stores, configs, now: start() }
-    }
-
-    fn configure(
-        world: &World,
-        stores: &[TestStore; 2],
-        role: Role,
-        change: impl FnOnce(Builder) -> Builder,
-    ) -> Config {
-        let store = stores[usize::from(role == Role::Responder)].clone();
-        change(world.builder(role).session_store(store)).build().unwrap()
-    }
-
-    /// The party of `role` starts again, with another configuration.
-    fn restart(&mut self, role: Role, change: impl FnOnce(Builder) -> Builder) {
-        let config = Self::configure(&self.world, &self.stores, role, change);
-        self.configs[usize::from(role == Role::Responder)] = Arc::new(config);
-    }
-
-    fn dial(&self) -> Pair {
-        let mut out = BytesMut::new();
-        let name = ServerName::new(SERVER_NAME).unwrap();
-        let [client, server] = &self.configs;
-        let initiator = Connection::initiator(Arc::clone(client), name, self.now, &mut out);
-        let mut initiator = End::new(initiator.unwrap());
-        initiator.out = out;
-        let responder = Connection::responder(Arc::clone(server), self.now);
-        Pair { initiator, responder: End::new(responder), now: self.now }
-    }
-
-    fn connect(&self) -> (Pair, Option<HandshakeKind>) {
-        let mut pair = self.dial();
-        pair.drive();
-        Self::done(pair)
-    }
-
-    fn done(pair: Pair) -> (Pair, Option<HandshakeKind>) {
-        assert_eq!((&pair.initiator.error, &pair.responder.error), (&None, &None));
-        let kind = pair.initiator.connection.handshake_kind();
-        assert_eq!(pair.responder.connection.handshake_kind(), kind);
-        (pair, kind)
-    }
-}
-
-const FULL: Option<HandshakeKind> = Some(HandshakeKind::Full);
-const RESUMED: Option<HandshakeKind> = Some(HandshakeKind::Resumed);
-
-// 2P-13, 2P-14
-#[test]
-pub(super) fn a_session_goes_on_under_the_new_identity() {
-    for role in BOTH {
-        let mut stored = Stored::new();
-        let (mut pair, kind) = stored.connect();
-        assert_eq!(kind, FULL);
-        let old = pair.end(role).connection.identity().unwrap().clone();
-        let next = identity("somebody-else");
-        rotate(&mut pair, role, &next).unwrap();
-        pair.drive();
-        drop(pair);
-
-        // In the same process the key is known.
-        let (mut pair, kind) = stored.connect();
-        assert_eq!(kind, RESUMED);
-        assert_is(&mut pair, role, &next);
-        pair.assert_works();
-        drop(pair);
-
-        // A new process has the new identity, and the old one for its sessions.
-        let former = old.clone();
-        stored.restart(role, |builder| builder.identity_again(&next).former_identity(former));
-        let (mut pair, kind) = stored.connect();
-        assert_eq!(kind, RESUMED);
-        assert_is(&mut pair, role, &next);
-        pair.assert_works();
-        drop(pair);
-
-        // Or the other way round.
-        stored.restart(role, |builder| builder.former_identity(next.clone()));
-        let (mut pair, kind) = stored.connect();
-        assert_eq!(kind, RESUMED);
-        assert_is(&mut pair, role, &next);
-        drop(pair);
-
-        // Without the new key the session is none of this party's.
-        stored.restart(role, |builder| builder);
-        let (mut pair, kind) = stored.connect();
-        assert_eq!(kind, FULL);
-        assert_is(&mut pair, role, &old);
-        if role == Role::Initiator {
-            let error = SessionError::Configuration("its identity");
-            assert_eq!(pair.initiator.connection.not_resumed(), Some(&error.into()));
-        }
-    }
-}
-
-/// A builder with another identity.
-trait IdentityAgain {
-    fn identity_again(self, identity: &Identity) -> Self;
-}
-
-impl IdentityAgain for Builder {
-    fn identity_again(self, identity: &Identity) -> Self {
-        let config = self.build().unwrap();
-        Config::builder()
-            .identity(identity.clone())
-            .authentication_service(Arc::clone(&config.authentication_service))
-            .crypto_provider(config.crypto.clone())
-            .rekey_policy(RekeyPolicy::manual())
-            .session_store(Arc::clone(config.session_store.as_ref().unwrap()))
-    }
-}
-
-// 2P-13, 2P-21: both crash at any moment of a rotation, accepted or refused, alone or crossed by an
-// update. New processes agree on who is who.
-#[test]
-fn every_crash_in_a_rotation_can_be_resumed_from() {
-    let mut seen = [0; 3];
-    for role in BOTH {
-        for (refusing, crossed, steps) in [false, true].into_iter().flat_map(|refusing| {
-            [false, true]
-                .into_iter()
-                .flat_map(move |crossed| (0..6).map(move |steps| (refusing, crossed, steps)))
-        }) {
-            let mut stored = Stored::new();
-            let (mut pair, _) = stored.connect();
-            let old = pair.end(role).connection.identity().unwrap().clone();
-            let next = identity("somebody-else");
-            stored.world.judge(role.peer()).refusing.store(refusing, Relaxed);
-            rotate(&mut pair, role, &next).unwrap();
-            if crossed {
-                pair.rekey(role.peer());
-            }
-            for step in 0..steps {
-                pair.deliver(if step % 2 == 0 { role } else { role.peer() });
-            }
-            let decided = pair.end(role).statistics().refused_rotations > 0;
-            drop(pair);
-            let former = old.clone();
-            stored.restart(role, |builder| builder.identity_again(&next).former_identity(former));
-            stored.restart(role.peer(), |builder| builder);
-            let mut first = stored.dial();
-            first.drive();
-            // What the one who answers has to say first may be what is refused.
-            let failed = first.initiator.error.is_some();
-            if failed {
-                let error = AuthenticationError::CredentialChangeRefused;
-                first.assert_failed(Role::Initiator, error);
-                assert!(refusing && role == Role::Responder);
-            }
-            let (mut pair, kind) = if failed { stored.connect() } else { Stored::done(first) };
-            assert!(!failed || kind == FULL);
-            pair.assert_works();
-            let own = pair.end(role).connection.identity().unwrap().clone();
-            assert_is(&mut pair, role, &own);
-            match (refusing, kind) {
-                // Whatever was lost, it was accepted when it came again, unless it yielded to an update
-                // or, as the initial responder's, to a request.
-                (false, RESUMED) => {
-                    assert!(crossed || role == Role::Responder || own.name() == next.name());
-                }
-                // The session goes on as it was, if the refusal has arrived or what was refused had
-                // yielded to an update.
-                (true, RESUMED) => assert_eq!(own.name(), old.name()),
-                // Otherwise what is sent again is refused again, and a full handshake follows.
-                (true, FULL) => assert!(!decided, "{role:?} {crossed} {steps}"),
-                other => panic!("{other:?}"),
-            }
-            seen[usize::from(refusing) + usize::from(kind == FULL)] += 1;
-        }
-    }
-    assert!(seen.iter().all(|seen| *seen > 0), "{seen:?}");
-}
-
 // 2P-13
 #[test]
 fn a_peer_that_is_revoked_is_found_out_when_it_is_revisited() {
@@ -627,5 +439,29 @@ fn a_peer_that_is_revoked_is_found_out_when_it_is_revisited() {
         pair.advance(INTERVAL);
         pair.assert_failed(role, AuthenticationError::Revoked);
         assert_eq!(timeout(&mut pair), None);
+    }
+}
+
+// CH-06: the policy of a party that has closed starts nothing, whatever else its timer is for.
+#[test]
+fn revisiting_starts_no_update_of_a_party_that_has_closed() {
+    const INTERVAL: Duration = Duration::from_secs(60);
+    for role in BOTH {
+        let world = World::new();
+        let policy = RekeyPolicy::manual().with_interval(INTERVAL);
+        let [client, server] = BOTH.map(|end| match end == role {
+            true => world.builder(end).rekey_policy(policy).revisit_interval(2 * INTERVAL),
+            false => world.builder(end),
+        });
+        let mut pair = Pair::connect(client, server);
+        pair.close(role);
+        pair.write(role.peer(), b"data");
+        pair.drive();
+        for _ in 0..4 {
+            pair.advance(INTERVAL);
+            pair.drive();
+        }
+        assert_eq!(*world.judge(role).asked.lock().unwrap(), ["handshake", "revisit", "revisit"]);
+        assert_eq!(pair.epochs(), (1, 1));
     }
 }
