@@ -214,12 +214,19 @@ pub enum PeerMisbehaved {
 }
 
 /// Two honest parties that cannot talk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerIncompatible {
     /// The offered cipher suite is not allowed here; the number is the suite's (2P-02).
     #[error("no common cipher suite (offered: {0:#06x})")]
     CipherSuite(u16),
+    /// The peer has refused each cipher suite that this party offered (2P-02). Nobody has authenticated
+    /// its refusals: somebody on the way may have made them up.
+    #[error("it refused every cipher suite that was offered ({})", names(offered))]
+    NoCipherSuitesInCommon {
+        /// Those that were offered, best first.
+        offered: Vec<CipherSuite>,
+    },
     /// The KeyPackage's capabilities cannot support the connection (2P-02).
     #[error("the peer's capabilities lack {0}")]
     Capabilities(&'static str),
@@ -238,6 +245,10 @@ pub enum PeerIncompatible {
     /// Both sides named application protocols, and none is common.
     #[error("no common application protocol")]
     Alpn,
+}
+
+fn names(suites: &[CipherSuite]) -> String {
+    suites.iter().map(|suite| suite.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a session is not resumed. A full handshake is needed, except after
@@ -461,6 +472,8 @@ impl Error {
                 PeerIncompatible::Capabilities(_) | PeerIncompatible::MessageTooLong { .. } => {
                     A::IllegalParameter
                 }
+                // The peer has said it.
+                PeerIncompatible::NoCipherSuitesInCommon { .. } => return None,
                 PeerIncompatible::Version(_) => A::ProtocolVersion,
                 PeerIncompatible::Alpn => A::NoApplicationProtocol,
             },

@@ -385,7 +385,8 @@ impl ExpectServerHello {
         out: &mut BytesMut,
     ) -> Result<State, Error> {
         let Some(suite) = self.fallbacks.next() else {
-            return Err(Error::AlertReceived(AlertDescription::HandshakeFailure));
+            let offered = config.cipher_suites.clone();
+            return Err(PeerIncompatible::NoCipherSuitesInCommon { offered }.into());
         };
         (self.offer, self.client_hello_hash) =
             Hello::new(config, &self.server_name, suite, now)?.send(out);

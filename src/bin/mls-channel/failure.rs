@@ -45,6 +45,10 @@ impl Failure {
             Error::Truncated => (3, String::new()),
             Error::PeerNotTrusted(error) => (4, not_trusted(error, presented)),
             Error::AlertReceived(alert) => (5, refused(*alert, own)),
+            // It says so with an alert.
+            Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon { .. }) => {
+                (5, "\nThe peer allows none of these suites: see --suite.".into())
+            }
             Error::PeerIncompatible(error) => (6, incompatible(error)),
             Error::HandshakeTimeout(_) => {
                 (6, "\nIs it mls-channel, or another peer of this protocol, that is there?".into())
@@ -139,9 +143,6 @@ fn not_certified(error: &AuthenticationError, certificates: &Certificates) -> St
 
 fn refused(alert: AlertDescription, own: &Own) -> String {
     match (alert, own) {
-        (AlertDescription::HandshakeFailure, _) => {
-            "\nThe peer allows none of these suites: see --suite.".into()
-        }
         (AlertDescription::NoApplicationProtocol, _) => {
             "\nThe peer has none of these application protocols: see --alpn.".into()
         }

@@ -8,7 +8,8 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use mls_channel::{
-    Config, Error, Identity, MlsConnector, ServerName, SignatureScheme, error::AlertDescription,
+    Config, Error, Identity, MlsConnector, ServerName, SignatureScheme,
+    error::{AlertDescription, PeerIncompatible},
 };
 
 use crate::{
@@ -165,6 +166,9 @@ impl Show {
         let error = result.map(drop).err().unwrap_or_else(|| io::Error::other("no peer"));
         let alert = match Error::from_io(&error) {
             Some(Error::AlertReceived(alert)) => Some(*alert),
+            Some(Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon { .. })) => {
+                Some(AlertDescription::HandshakeFailure)
+            }
             _ => None,
         };
         Err((Failure::channel(&error, None, &own), alert))

@@ -9,7 +9,7 @@ use crate::{
     auth::AuthenticationError,
     error::{InvalidMessage, PeerIncompatible, PeerMisbehaved},
     group::tests::{ForgedHello, key_package_message},
-    wire::{AlertDescription, InitiatorParameters, TwoPartyMessage},
+    wire::{InitiatorParameters, TwoPartyMessage},
 };
 
 fn parameters() -> InitiatorParameters {
@@ -260,8 +260,9 @@ fn a_foreign_suite_is_refused_and_named() {
         hello[HEADERS + 6..][..2].copy_from_slice(&id.to_be_bytes());
         pair.inject(Role::Responder, &hello);
         pair.drive();
-        let alert = AlertDescription::HandshakeFailure;
-        assert_eq!(pair.initiator.error, Some(Error::AlertReceived(alert)));
+        let offered = vec![CipherSuite::ALL[0]];
+        let none = PeerIncompatible::NoCipherSuitesInCommon { offered };
+        assert_eq!(pair.initiator.error, Some(none.into()));
         let error = Err(PeerIncompatible::CipherSuite(id).into());
         assert_eq!(pair.responder.connection.handle_eof(), error);
     }
@@ -272,7 +273,8 @@ fn a_foreign_suite_is_refused_and_named() {
         inject_plain(&mut pair, Role::Responder, &TwoPartyMessage::ClientHello { key_package });
         assert_eq!(pair.responder.error.is_some(), attempt == 16, "hello {attempt}");
     }
-    pair.assert_failed(Role::Responder, PeerIncompatible::CipherSuite(0x7777));
+    assert_eq!(pair.responder.error, Some(PeerIncompatible::CipherSuite(0x7777).into()));
+    assert_eq!(&pair.responder.out[..], [21, 3, 3, 0, 2, 2, 40].repeat(16));
 }
 
 // CH-10: HPKE keys with which no secret can be agreed on.

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     auth::{AuthenticationError, AuthenticationRequest, PeerIdentity, Purpose},
     error::{PeerIncompatible, PeerMisbehaved},
-    wire::{AlertDescription, Record},
+    wire::Record,
 };
 
 // 2P-01, 2P-04, 2P-05, CH-07
@@ -251,14 +251,34 @@ pub(super) fn without_a_common_suite_both_sides_say_so() {
         identities.server().cipher_suites([CipherSuite::ALL[1]]),
     );
     pair.drive();
-    assert_eq!(
-        pair.initiator.error,
-        Some(Error::AlertReceived(AlertDescription::HandshakeFailure))
-    );
+    let error = pair.initiator.error.clone().unwrap();
+    let offered = vec![CipherSuite::ALL[0]];
+    assert_eq!(error, PeerIncompatible::NoCipherSuitesInCommon { offered }.into());
+    let text = "the peer is incompatible: it refused every cipher suite that was offered \
+        (MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519)";
+    assert_eq!(error.to_string(), text);
+    assert!(pair.initiator.out.is_empty(), "there is nothing to say to a peer that has said no");
     assert_eq!(
         pair.responder.connection.handle_eof(),
         Err(PeerIncompatible::CipherSuite(0x0001).into())
     );
+}
+
+// 2P-02: refusals are not authenticated. Whoever forges them ends the handshake with this error, as
+// with any other alert, and no suite is left out of it.
+#[test]
+fn every_suite_has_been_offered_before_the_initiator_gives_up() {
+    let identities = Identities::new();
+    let mut pair = Pair::new(identities.client(), identities.server());
+    let offered = identities.client().build().unwrap().cipher_suites().to_vec();
+    for suite in &offered {
+        assert_eq!(pair.initiator.error, None);
+        let hello = pair.intercept(Role::Initiator);
+        assert_eq!(resumption::first_body(&hello)[6..8], suite.id().to_be_bytes());
+        pair.inject(Role::Initiator, &[21, 3, 3, 0, 2, 2, 40]);
+    }
+    let error = PeerIncompatible::NoCipherSuitesInCommon { offered };
+    assert_eq!(pair.initiator.error, Some(error.into()));
 }
 
 // A forged alert makes the initiator try a lesser suite; the responder notices.

@@ -1,7 +1,7 @@
 //! Which suite two parties agree on, and as whom (2P-02).
 
 use super::*;
-use crate::{error::PeerIncompatible, wire::AlertDescription};
+use crate::error::PeerIncompatible;
 
 const AES: CipherSuite = CipherSuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 const P256: CipherSuite = CipherSuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
@@ -105,8 +105,9 @@ fn keys_of_different_schemes_have_no_common_suite() {
     let both = Both::new();
     let mut pair = Pair::new(both.client(&both.p256.client), both.ed25519.server());
     pair.drive();
-    let error = Error::AlertReceived(AlertDescription::HandshakeFailure);
-    assert_eq!(pair.initiator.error, Some(error));
+    let offered = both.client(&both.p256.client).build().unwrap().cipher_suites().to_vec();
+    let error = PeerIncompatible::NoCipherSuitesInCommon { offered };
+    assert_eq!(pair.initiator.error, Some(error.into()));
     let refused = pair.responder.connection.handle_eof();
     assert!(matches!(refused, Err(Error::PeerIncompatible(PeerIncompatible::CipherSuite(_)))));
 }
