@@ -48,6 +48,12 @@ impl ServerName {
     }
 }
 
+impl AsRef<str> for ServerName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl TryFrom<&str> for ServerName {
     type Error = ConfigError;
 
@@ -125,6 +131,7 @@ mod tests {
         let name = ServerName::new("Files.Example.ORG").unwrap();
         assert_eq!(name.as_str(), "files.example.org");
         assert_eq!(name.to_string(), "files.example.org");
+        assert_eq!(AsRef::<str>::as_ref(&name), "files.example.org");
         assert_eq!(format!("{name:?}"), "\"files.example.org\"");
         assert_eq!(name, ServerName::try_from("FILES.example.org").unwrap());
         assert_eq!(name, ServerName::try_from(String::from("files.EXAMPLE.org")).unwrap());

@@ -294,6 +294,9 @@ async fn the_halves_say_what_the_stream_says() {
     assert_eq!(reads.server_name(), client.server_name());
     assert_eq!(writes.server_name(), client.server_name());
     assert_eq!(reads.alpn_protocol(), writes.alpn_protocol());
+    assert_eq!((reads.session_id(), writes.session_id()), (None, None));
+    assert_eq!(reads.handshake_kind(), client.handshake_kind());
+    assert_eq!(writes.handshake_kind(), client.handshake_kind());
     assert_eq!((reads.role(), writes.role()), (Role::Responder, Role::Responder));
     assert_eq!(
         (reads.cipher_suite(), writes.cipher_suite()),

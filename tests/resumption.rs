@@ -120,6 +120,9 @@ async fn connect_resumes_and_says_so() {
         read = server.read_u8() => panic!("nothing was sent: {read:?}"),
     }
     assert_eq!(client.epoch(), epoch + 1);
+    let (reads, writes) = client.into_split();
+    assert_eq!((reads.session_id(), writes.session_id()), (Some(&session), Some(&session)));
+    assert_eq!(writes.handshake_kind(), HandshakeKind::Resumed);
 }
 
 // 2P-14: both close in good order; the session can be resumed all the same.

@@ -6,7 +6,7 @@
 mod providers;
 mod support;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -49,6 +49,20 @@ async fn a_stream_tells_who_is_there() {
     let printed = format!("{client:?}");
     assert!(printed.contains("own_updates"), "{printed}");
     drop(client.into_inner());
+}
+
+// CH-01
+#[tokio::test]
+async fn the_transport_is_there_during_the_handshake_and_after_it() {
+    let configs = manual();
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let name = ServerName::new("server").unwrap();
+    let mut connect = pin!(MlsConnector::from(Arc::new(configs.client)).connect(name, near));
+    let mut accept = pin!(MlsAcceptor::from(Arc::new(configs.server)).accept(far));
+    assert!(connect.get_ref().is_some() && accept.get_ref().is_some());
+    let (client, _server) = tokio::try_join!(&mut connect, &mut accept).unwrap();
+    assert!(connect.get_ref().is_none() && accept.get_ref().is_none());
+    assert_eq!(client.role(), Role::Initiator);
 }
 
 // CH-01

@@ -255,6 +255,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Accept<IO> {
     }
 }
 
+impl<IO> Connect<IO> {
+    /// The transport. `None`: it is in the stream that the future has given.
+    pub fn get_ref(&self) -> Option<&IO> {
+        self.0.io.as_ref()
+    }
+}
+
+impl<IO> Accept<IO> {
+    /// The transport. `None`: it is in the stream that the future has given.
+    pub fn get_ref(&self) -> Option<&IO> {
+        self.0.io.as_ref()
+    }
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> MidHandshake<IO> {
     fn new(io: IO, state: State, out: BytesMut, limits: Limits) -> Self {
         let timer = tokio::time::sleep(limits.handshake_timeout);

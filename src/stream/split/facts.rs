@@ -10,7 +10,8 @@ use crate::{
     crypto::CipherSuite,
     error::Error,
     name::ServerName,
-    two_party::Statistics,
+    store::SessionId,
+    two_party::{HandshakeKind, Statistics},
 };
 
 /// The same for both halves. `$side` is as whom they have the sending half.
@@ -40,6 +41,16 @@ macro_rules! facts {
             /// As [`MlsStream::channel_binding`](crate::MlsStream::channel_binding).
             pub fn channel_binding(&self) -> [u8; 32] {
                 self.inner.shared.info.channel_binding
+            }
+
+            /// How the connection began.
+            pub fn handshake_kind(&self) -> HandshakeKind {
+                self.inner.shared.info.kind
+            }
+
+            /// As [`MlsStream::session_id`](crate::MlsStream::session_id).
+            pub fn session_id(&self) -> Option<&SessionId> {
+                self.inner.shared.info.session_id.as_ref()
             }
 
             /// As [`MlsStream::export_secret`](crate::MlsStream::export_secret); waits while the

@@ -70,7 +70,9 @@ struct Inner<IO: IntoSplit> {
 }
 
 impl<IO: IntoSplit> MlsStream<IO> {
-    /// Takes the stream apart into two halves for two tasks (CH-02).
+    /// Takes the stream apart into two halves for two tasks (CH-02). They do not come together again.
+    ///
+    /// Early data of the peer goes with the stream: [take it](MlsStream::take_early_data) before.
     pub fn into_split(self) -> (OwnedReadHalf<IO>, OwnedWriteHalf<IO>) {
         let Self { io, read, write, reading, writing, shared, early_data: _ } = self;
         let (read_io, write_io) = io.into_split();
