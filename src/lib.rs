@@ -91,6 +91,7 @@
 //!   X.509 credentials are still understood, and an [`AuthenticationService`] of your own may believe
 //!   them.
 //! - `native-roots`: the roots of the operating system for `WebPkiVerifier`.
+//! - `post-quantum`: suites with ML-KEM, and identities with ML-DSA keys.
 
 #![forbid(unsafe_code)]
 
